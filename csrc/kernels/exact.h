@@ -1,0 +1,218 @@
+// Exact scores in float64 lanes, and heaps of the best; specification: python/nestvec/kernels/exact.py.
+// Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so candidates are
+// taken eight at a time and their rows prefetched.
+#pragma once
+#include "../kernels.h"
+#include "convert.h"
+
+namespace nestvec {
+namespace {
+
+// Row types: how 16 elements widen to float64, exactly.
+struct F32Rows {
+  typedef float Element;
+  static F64x16 load16(const float* p) { return widen(p); }
+};
+template <float Widen(uint16_t)>
+struct HalfRows {
+  typedef uint16_t Element;
+  static F64x16 load16(const uint16_t* p) {
+    float values[16];
+    for (int i = 0; i < 16; i++) values[i] = Widen(p[i]);
+    return widen(values);
+  }
+};
+typedef HalfRows<widen_one_f16> F16Rows;
+typedef HalfRows<widen_one_bf16> BF16Rows;
+
+struct Dot {
+  static void step(F64x16& acc, const F64x16& a, const F64x16& b) {
+    for (int i = 0; i < kDoubles; i++) acc.v[i] = exact_fma(a.v[i], b.v[i], acc.v[i]);
+  }
+};
+struct SquaredDistance {
+  static void step(F64x16& acc, const F64x16& a, const F64x16& b) {
+    for (int i = 0; i < kDoubles; i++) {
+      F64N difference = a.v[i] - b.v[i];
+      acc.v[i] += difference * difference;
+    }
+  }
+};
+struct SquaredNorm {  // of the row
+  static void step(F64x16& acc, const F64x16&, const F64x16& b) { Dot::step(acc, b, b); }
+};
+
+// N rows against one query: N independent sums hide the latency of the adds.
+template <class Op, class Type, int N>
+void reduce(const double* query, const typename Type::Element* const* rows, int64_t dims, double* out) {
+  F64x16 acc[N] = {};
+  int64_t j = 0;
+  for (; j + 16 <= dims; j += 16) {
+    F64x16 q = load16(query + j);
+    for (int r = 0; r < N; r++) Op::step(acc[r], q, Type::load16(rows[r] + j));
+  }
+  if (j < dims) {
+    double q_tail[16] = {};
+    memcpy(q_tail, query + j, (dims - j) * sizeof(double));
+    for (int r = 0; r < N; r++) {
+      typename Type::Element tail[16] = {};
+      memcpy(tail, rows[r] + j, (dims - j) * sizeof tail[0]);
+      Op::step(acc[r], load16(q_tail), Type::load16(tail));
+    }
+  }
+  for (int r = 0; r < N; r++) out[r] = fold(acc[r]);
+}
+
+template <class Type, int N>
+void score(const Queries& q, int64_t i, double query_square, const typename Type::Element* const* rows,
+           int64_t dims, double* out) {
+  const double* query = q.data + i * q.stride;
+  if (q.metric == kL2) {
+    reduce<SquaredDistance, Type, N>(query, rows, dims, out);
+    for (int r = 0; r < N; r++) out[r] = -out[r];
+    return;
+  }
+  reduce<Dot, Type, N>(query, rows, dims, out);
+  if (q.metric == kIp) return;
+  double norms[N];
+  reduce<SquaredNorm, Type, N>(query, rows, dims, norms);
+  for (int r = 0; r < N; r++) {
+    double square = query_square * norms[r];
+    out[r] = square > 0 ? out[r] / __builtin_sqrt(square) : 0;
+  }
+}
+
+inline double query_square(const Queries& q, int64_t i, int64_t dims) {
+  if (q.metric != kCosine) return 0;
+  const double* query = q.data + i * q.stride;
+  F64x16 acc = {};
+  int64_t j = 0;
+  for (; j + 16 <= dims; j += 16) Dot::step(acc, load16(query + j), load16(query + j));
+  double tail[16] = {};
+  memcpy(tail, query + j, (dims - j) * sizeof(double));
+  Dot::step(acc, load16(tail), load16(tail));
+  return fold(acc);
+}
+
+// Rows [r, r + N) against all queries; `emit(query, row, score)`.
+template <class Type, int N, class Emit>
+void score_rows(const Queries& q, const Rows& rows, int64_t r, Emit emit) {
+  typedef typename Type::Element Element;
+  const Element* at[N];
+  for (int j = 0; j < N; j++) at[j] = static_cast<const Element*>(rows.data) + (r + j) * rows.stride;
+  for (int64_t i = 0; i < q.n; i++) {
+    double out[N];
+    score<Type, N>(q, i, query_square(q, i, rows.dims), at, rows.dims, out);
+    for (int j = 0; j < N; j++) emit(i, r + j, out[j]);
+  }
+}
+
+template <class Type, class Emit>
+void score_all(const Queries& q, const Rows& rows, Emit emit) {
+  int64_t r = 0;
+  for (; r + 4 <= rows.n; r += 4) score_rows<Type, 4>(q, rows, r, emit);
+  for (; r < rows.n; r++) score_rows<Type, 1>(q, rows, r, emit);
+}
+
+template <class Score, class Id>
+inline bool better(Score score, Id id, Score other_score, Id other_id) {
+  return score > other_score || (score == other_score && id < other_id);
+}
+
+// Replace the root, the worst of the k best, unless the new result is worse still.
+inline void offer(const Best& best, int64_t query, double score, int64_t id) {
+  double* scores = best.scores + query * best.k;
+  int64_t* ids = best.ids + query * best.k;
+  if (!better(score, id, scores[0], ids[0])) return;
+  int64_t hole = 0;
+  for (int64_t child; (child = 2 * hole + 1) < best.k; hole = child) {
+    if (child + 1 < best.k && better(scores[child], ids[child], scores[child + 1], ids[child + 1])) child++;
+    if (better(scores[child], ids[child], score, id)) break;
+    scores[hole] = scores[child];
+    ids[hole] = ids[child];
+  }
+  scores[hole] = score;
+  ids[hole] = id;
+}
+
+inline int64_t id_of(const Rows& rows, int64_t r) { return rows.ids ? rows.ids[r] : rows.base + r; }
+
+template <class Type>
+void scores(const Queries& q, const Rows& rows, float* out) {
+  score_all<Type>(q, rows, [&](int64_t i, int64_t r, double s) { out[i * rows.n + r] = float(s); });
+}
+
+template <class Type>
+void topk(const Queries& q, const Rows& rows, const Best& best) {
+  score_all<Type>(q, rows, [&](int64_t i, int64_t r, double s) { offer(best, i, s, id_of(rows, r)); });
+}
+
+// Rounded down past every rounding between an exact score and the scan's float32 bounds.
+inline float threshold(double tau, double multiply, double offset) {
+  if (tau == -__builtin_inf()) return -__builtin_inff();
+  double scaled = tau * multiply;
+  double low = scaled + offset - (__builtin_fabs(scaled) + __builtin_fabs(offset)) * 0x1p-19 - 1e-43;
+  return float(low < 3e38 ? low : 3e38);
+}
+
+inline void sift(float* upper, int32_t* rows, int64_t hole, int64_t size) {
+  float bound = upper[hole];
+  int32_t row = rows[hole];
+  for (int64_t child; (child = 2 * hole + 1) < size; hole = child) {
+    if (child + 1 < size && better(upper[child + 1], rows[child + 1], upper[child], rows[child])) child++;
+    if (!better(upper[child], rows[child], bound, row)) break;
+    upper[hole] = upper[child];
+    rows[hole] = rows[child];
+  }
+  upper[hole] = bound;
+  rows[hole] = row;
+}
+
+template <class Type>
+int64_t rescore(const Queries& q, const Rows& rows, int64_t take, const Thresholds& thresholds,
+                const Candidates& candidates, const Best& best) {
+  typedef typename Type::Element Element;
+  constexpr int kAhead = 8;
+  const Element* data = static_cast<const Element*>(rows.data);
+  int64_t scored = 0;
+  for (int64_t i = 0; i < q.n; i++) {
+    float* upper = candidates.upper + i * candidates.room;
+    int32_t* listed = candidates.rows + i * candidates.room;
+    float& least = thresholds.values[i];
+    int64_t size = candidates.counts[i], taken = 0;
+    double square = query_square(q, i, rows.dims);
+    for (int64_t hole = size / 2 - 1; hole >= 0; hole--) sift(upper, listed, hole, size);
+    while (taken < take && size > 0 && upper[0] >= least) {
+      int32_t ahead[kAhead];
+      int n = 0;
+      while (n < kAhead && size > 0 && upper[0] >= least) {
+        int32_t r = ahead[n++] = listed[0];
+        for (int64_t j = 0; j < rows.dims; j += 64 / sizeof(Element))
+          __builtin_prefetch(data + r * rows.stride + j);
+        upper[0] = upper[--size];
+        listed[0] = listed[size];
+        if (size) sift(upper, listed, 0, size);
+      }
+      taken += n;
+      for (int j = 0; j < n; j++) {
+        const Element* row = data + ahead[j] * rows.stride;
+        double s;
+        score<Type, 1>(q, i, square, &row, rows.dims, &s);
+        offer(best, i, s, id_of(rows, ahead[j]));
+      }
+      least = threshold(best.scores[i * best.k], thresholds.multiply[i], thresholds.offset[i]);
+    }
+    scored += taken;
+    int64_t kept = 0;
+    for (int64_t c = 0; c < size; c++) {
+      if (upper[c] < least) continue;
+      upper[kept] = upper[c];
+      listed[kept++] = listed[c];
+    }
+    candidates.counts[i] = kept;
+  }
+  return scored;
+}
+
+}  // namespace
+}  // namespace nestvec

@@ -1,0 +1,18 @@
+"""Exact nested similarity search: Matryoshka vectors stored once, searched at any number of leading dims."""
+
+from __future__ import annotations
+
+from .backends import use
+from .index import NestedIndex
+from .report import show_config
+from .stateless import prefix_scores, prefix_topk
+
+__all__ = ["NestedIndex", "__version__", "prefix_scores", "prefix_topk", "show_config", "use"]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # looked up when asked for: reading package metadata costs more than the import
+        from importlib.metadata import version
+
+        return version("nestvec")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,193 @@
+"""Every check of an argument, done once before a backend is chosen, so that errors are the same on all of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import backends
+
+Array = npt.NDArray[Any]
+
+METRICS = {"ip": 0, "l2": 1, "cosine": 2}
+ROW_TYPES = ("float32", "float16", "bfloat16")
+MAX_DIMS = 65_536  # squared norms of codes and their sums then stay far inside 32 bits
+MAX_LEVELS = 32
+CHECK_ROWS = 4096  # rows copied at a time to look for NaN
+MAX_ROWS = 2**31 - 64  # rows of one segment are numbered in 32 bits
+
+
+def vectors(x: Any, name: str, dims: int | None = None, *, single: bool = False) -> Array:
+    """`x` as a 2-D numpy array of a type that `to_float32` takes; no copy is made.
+
+    Raises
+    ------
+    TypeError
+        For objects, complex numbers, booleans, text, or a tensor that is not in this machine's memory.
+    ValueError
+        Unless `x` is ``(n, dims)`` with at least one dim (or ``(dims,)``, taken as one row, if `single`).
+    """
+    array = _as_numpy(x, name)
+    if single and array.ndim == 1:
+        array = array[None, :]
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a 2-D array (n, d), got {array.ndim} dimension(s) of shape {array.shape}")
+    if not (array.dtype.kind in "fiu" or array.dtype.name == "bfloat16"):
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; floating point or integer values are needed (float32, float16, bfloat16, "
+            "float64 or any integer type), convert them first"
+        )
+    if array.shape[1] == 0 and dims is None:
+        raise ValueError(f"{name} has shape {array.shape}: vectors need at least one dim")
+    if dims is not None and array.shape[1] != dims:
+        raise ValueError(f"{name} has {array.shape[1]} dims, {dims} are needed")
+    return array
+
+
+def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
+    """Rows as C-contiguous, aligned, native float32; the array itself where it is that already.
+
+    Raises
+    ------
+    ValueError
+        For NaN and Inf, and for values beyond float32, naming row (counted from `first_row`) and column.
+    """
+    if array.dtype.name == "bfloat16":
+        bits = np.require(array, requirements=["C", "A"]).view(np.uint16)
+        result = np.empty(array.shape, np.float32)
+        backends.current().widen_bf16(bits.ravel(), result.ravel())
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = np.require(array, np.float32, ["C", "A"])
+    _check_finite(result, array, name, first_row)
+    return result
+
+
+def _check_finite(result: Array, source: Array, name: str, first_row: int) -> None:
+    at = backends.current().first_nonfinite(result.reshape(-1))
+    if at < 0:
+        return
+    row, column = divmod(int(at), result.shape[1])
+    value = source[row, column]
+    where = f"row {first_row + row}, column {column}"
+    if np.isfinite(np.longdouble(value)):
+        raise ValueError(f"{name} holds {value} at {where}, beyond the range of float32; rescale the vectors")
+    raise ValueError(f"{name} holds {result[row, column]} at {where}; only finite values can be searched")
+
+
+def _as_numpy(x: Any, name: str) -> Array:
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "__dlpack__") and hasattr(x, "detach"):  # a torch tensor: it knows float32 and bfloat16, numpy only one
+        x = x.detach()
+        x = x.float() if "bfloat16" in str(x.dtype) else x
+    if hasattr(x, "__dlpack__"):
+        try:
+            return np.from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError) as error:
+            device = getattr(x, "device", "an unknown device")
+            if str(device) != "cpu" and not hasattr(x, "__array__"):
+                raise TypeError(f"{name} lives on {device}; move it to the CPU first") from error
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    except TypeError as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+
+
+def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
+    """`value` as an int within [`low`, `high`]; TypeError for what is no integer, ValueError for one out of range."""
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if result < low or (high is not None and result > high):
+        wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name} must be {wanted}, got {result}")
+    return result
+
+
+def metric_code(metric: Any) -> int:
+    """Number of a metric as kernels know it."""
+    return METRICS[one_of(metric, "metric", tuple(METRICS))]
+
+
+def one_of(value: Any, name: str, choices: Sequence[str]) -> str:
+    """`value` if it is one of `choices`, else a ValueError that lists them."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def level_bounds(levels: Any, d: int) -> Array:
+    """Ends of the nesting levels, ascending, the last one d.
+
+    By default 64, 128, 256, 512, ... below d, and d.
+    """
+    if levels is None:
+        chosen = [bound for bound in (64 << i for i in range(11)) if bound < d]
+    else:
+        chosen = [integer(level, "a level", 1, d) for level in levels]
+        if any(a >= b for a, b in zip(chosen, chosen[1:], strict=False)):
+            raise ValueError(f"levels must be strictly ascending, got {tuple(chosen)}")
+    if not chosen or chosen[-1] != d:
+        chosen.append(d)
+    if len(chosen) > MAX_LEVELS:
+        raise ValueError(f"at most {MAX_LEVELS} levels can be kept, got {len(chosen)}")
+    return np.asarray(chosen, np.int64)
+
+
+def int64_ids(ids: Any, count: int) -> Array:
+    """`ids` as ``(count,)`` int64, unique; TypeError unless integers, ValueError for a wrong count or repeats."""
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"ids must be integers, got dtype {array.dtype}")
+    if array.shape != (count,):
+        raise ValueError(f"ids must be a 1-D array with one id per row, {count}, got shape {array.shape}")
+    if array.dtype.kind == "u" and count and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"id {array.max()} does not fit int64")
+    result = array.astype(np.int64)
+    if count and int(result.min()) < 0:
+        raise ValueError(f"ids must not be negative (-1 marks a missing result), got {result.min()}")
+    values, counts = np.unique(result, return_counts=True)
+    if len(values) != count:
+        raise ValueError(f"id {values[counts > 1][0]} is given {counts.max()} times; ids must be unique")
+    return result
+
+
+def queries(q: Any, d: int, dims: int) -> Array:
+    """Queries as ``(nq, dims)`` or ``(nq, d)`` float32, checked; a single vector is one query."""
+    array = vectors(q, "q", single=True)
+    if array.shape[1] not in (d, dims):
+        wanted = f"{d}" if dims == d else f"{d} (or the {dims} searched)"
+        raise ValueError(f"q has {array.shape[1]} dims, the rows have {wanted}")
+    return to_float32(array[:, :dims], "q")
+
+
+def readable_rows(array: Array) -> tuple[Array, str]:
+    """Checked rows as kernels read them, in place where they can, and the type they then have."""
+    kept = array.dtype.isnative and array.dtype.name in ROW_TYPES and array.flags.aligned
+    in_place = kept and array.strides[1] == array.itemsize and array.strides[0] % array.itemsize == 0
+    if not in_place:
+        return to_float32(array, "x"), "float32"
+    for first in range(0, len(array), CHECK_ROWS):
+        to_float32(array[first : first + CHECK_ROWS], "x", first)
+    return (array if array.dtype == np.float32 else array.view(np.uint16)), array.dtype.name
+
+
+def refuse_overflow(stored: Array, source: Array, row_type: str, first_row: int) -> None:
+    """ValueError if a finite value became Inf in a narrower row type."""
+    at = backends.current().first_nonfinite(stored.reshape(-1))
+    if at >= 0:
+        row, column = divmod(int(at), stored.shape[1])
+        raise ValueError(
+            f"x holds {source[row, column]} at row {first_row + row}, column {column}, beyond the range of {row_type}; "
+            'rescale the vectors or use rows="float32"'
+        )

@@ -1,0 +1,139 @@
+"""The standard library's docstrings, embedded and indexed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+import nestvec as nv
+from nestvec.demo import LEVELS, DemoError
+from nestvec.demo.corpus import (
+    Entry,
+    compiled_docstrings,
+    known_items,
+    parsed_docstrings,
+    python_files,
+    unique_entries,
+)
+from nestvec.demo.embedder import Embedder
+from nestvec.demo.measure import Depth, Floats, K, brute_force, measure_depth
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Library:
+    """Two indexes: one over names and first sentences for typed queries, one over remainders for known items.
+
+    Row i of `remainders`, and of the index over them, is the one relevant answer to row i of `sentences`.
+    """
+
+    entries: list[Entry]
+    embedder: Embedder
+    labels: nv.NestedIndex
+    sentences: Floats
+    remainders: Floats
+    known: nv.NestedIndex
+    seconds: dict[str, float]
+
+    def search(self, query: str, k: int, dims: int) -> list[tuple[float, Entry]]:
+        """Return up to k (cosine, entry) for a typed query, best first."""
+        scores, ids = self.labels.search(self.embedder.embed([query]), min(k, len(self.entries)), dims=dims)
+        return [
+            (score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)
+        ]
+
+    def measure(self, console: Console) -> list[Depth]:
+        """Measure known-item search at every level."""
+        # A refresh in the background would disturb the timings.
+        with _progress(console, auto_refresh=False) as progress:
+            full = brute_force(self.sentences, self.remainders, K)
+            return [
+                measure_depth(self.known, self.sentences, self.remainders, dims, full)
+                for dims in progress.track(LEVELS, description="measure")
+            ]
+
+
+def build(stdlib: Path, console: Console) -> Library:
+    """Collect, embed and index the docstrings under a library folder.
+
+    Parameters
+    ----------
+    stdlib : Path
+        Folder of the standard library.
+    console : rich.console.Console
+        Shows progress.
+
+    Returns
+    -------
+    Library
+        Ready to search.
+
+    Raises
+    ------
+    DemoError
+        When there are too few docstrings to search.
+
+    Examples
+    --------
+    >>> build(Path(sysconfig.get_paths()["stdlib"]), Console(stderr=True))  # doctest: +SKIP
+    """
+    clock = [time.perf_counter()]
+    with _progress(console) as progress:
+        entries = _collect(stdlib, progress)
+        items = known_items(entries)
+        if len(items) <= K:
+            raise DemoError(f"the standard library has only {len(items)} docstrings to search here")
+        clock.append(time.perf_counter())
+        embedder = Embedder.installed()
+        labels, sentences, remainders = _embed(
+            embedder,
+            [
+                [entry.label for entry in entries],
+                [item.sentence for item in items],
+                [item.remainder for item in items],
+            ],
+            progress,
+        )
+        clock.append(time.perf_counter())
+        answers, known = (_index(rows) for rows in progress.track([labels, remainders], description="index"))
+        clock.append(time.perf_counter())
+    seconds = dict(zip(("collect", "embed", "index"), np.diff(clock).tolist(), strict=True))
+    return Library(entries, embedder, answers, sentences, remainders, known, seconds)
+
+
+def _progress(console: Console, auto_refresh: bool = True) -> Progress:
+    return Progress(
+        console=console, transient=True, auto_refresh=auto_refresh, disable=not console.is_terminal
+    )
+
+
+def _collect(stdlib: Path, progress: Progress) -> list[Entry]:
+    docstrings: list[tuple[str, str]] = []
+    for path in progress.track(python_files(stdlib), description="collect"):
+        docstrings.extend(parsed_docstrings(path, stdlib))
+    return unique_entries([*docstrings, *compiled_docstrings()])
+
+
+def _embed(embedder: Embedder, columns: Sequence[list[str]], progress: Progress) -> list[Floats]:
+    task = progress.add_task("embed", total=sum(map(len, columns)))
+    embedded = []
+    for texts in columns:
+        chunks = []
+        for start in range(0, len(texts), _CHUNK):
+            chunks.append(embedder.embed(texts[start : start + _CHUNK]))
+            progress.advance(task, len(chunks[-1]))
+        embedded.append(np.concatenate(chunks))
+    return embedded
+
+
+def _index(rows: Floats) -> nv.NestedIndex:
+    index = nv.NestedIndex(rows.shape[1], levels=LEVELS, metric="cosine")
+    index.add(rows)
+    return index

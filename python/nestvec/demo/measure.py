@@ -1,0 +1,216 @@
+"""What each nested depth finds, reads and takes, beside brute force in numpy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+import ir_measures
+import numpy as np
+import numpy.typing as npt
+from ir_measures import RR, Qrel, R, ScoredDoc
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+import nestvec as nv
+
+K = 10
+_BLOCK = 256
+_SINGLE_QUERIES = 500
+_REPEATS = 5
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+_Float = TypeVar("_Float", np.float32, np.float64)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The measurements of one depth; times are microseconds per query on one thread."""
+
+    dims: int
+    overlap: float
+    recall: float
+    reciprocal_rank: float
+    int8_bytes: int
+    nestvec_single_us: float
+    numpy_single_us: float
+    nestvec_batch_us: float
+    numpy_batch_us: float
+    queries: int
+    equal_queries: int
+    largest_gap: float
+
+
+def measure_depth(index: nv.NestedIndex, queries: Floats, rows: Floats, dims: int, full: Ids) -> Depth:
+    """Measure searches in the leading `dims` of an index that holds `rows`.
+
+    Parameters
+    ----------
+    index : NestedIndex
+        Cosine index of `rows`.
+    queries, rows : (n, d) float32
+        Row i is the one relevant answer to query i.
+    dims : int
+        Leading columns used.
+    full : (n, K) int64
+        Exact answers in all columns, from `brute_force`.
+
+    Returns
+    -------
+    Depth
+        Measurements.
+
+    Examples
+    --------
+    >>> measure_depth(index, queries, rows, 64, brute_force(queries, rows, K))  # doctest: +SKIP
+    """
+    exact = brute_force(queries[:, :dims], rows[:, :dims], K)
+    _, found = index.search(queries, K, dims=dims, threads=1)
+    recall, reciprocal_rank = known_item(found)
+    differing = np.flatnonzero((found != exact).any(axis=1))
+    short_queries, short_rows = _unit(queries[:, :dims], np.float32), _unit(rows[:, :dims], np.float32)
+
+    def nestvec_search(some: slice) -> object:
+        return index.search(queries[some], K, dims=dims, threads=1)
+
+    def numpy_search(some: slice) -> object:
+        return _numpy_search(short_queries[some], short_rows, K)
+
+    with threadpool_limits(1):
+        return Depth(
+            dims=dims,
+            overlap=overlap(found, full),
+            recall=recall,
+            reciprocal_rank=reciprocal_rank,
+            int8_bytes=len(rows) * dims,
+            nestvec_single_us=_single_us(nestvec_search, len(queries)),
+            numpy_single_us=_single_us(numpy_search, len(queries)),
+            nestvec_batch_us=_batch_us(nestvec_search, len(queries), len(queries)),
+            numpy_batch_us=_batch_us(numpy_search, len(queries), _BLOCK),
+            queries=len(queries),
+            equal_queries=len(queries) - len(differing),
+            largest_gap=_largest_gap(
+                queries[differing, :dims], rows[:, :dims], found[differing], exact[differing]
+            ),
+        )
+
+
+def brute_force(queries: Floats, rows: Floats, k: int) -> Ids:
+    """Rank rows by cosine in float64, equal scores by smaller id.
+
+    Parameters
+    ----------
+    queries : (nq, d) float32
+    rows : (n, d) float32
+    k : int
+        At most n.
+
+    Returns
+    -------
+    (nq, k) int64
+        Best first.
+
+    Examples
+    --------
+    >>> brute_force(np.eye(1, 2, dtype=np.float32), np.ones((3, 2), np.float32), 2).tolist()
+    [[0, 1]]
+    """
+    unit_queries, unit_rows = _unit(queries, np.float64), _unit(rows, np.float64)
+    ids = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), _BLOCK):
+        scores = unit_queries[start : start + _BLOCK] @ unit_rows.T
+        kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+        for offset, (line, threshold) in enumerate(zip(scores, kth, strict=True)):
+            candidates = np.flatnonzero(line >= threshold)
+            ids[start + offset] = candidates[np.argsort(-line[candidates], kind="stable")[:k]]
+    return ids
+
+
+def overlap(ids: Ids, reference: Ids) -> float:
+    """Mean share of each reference line that occurs in the same line of `ids`.
+
+    Parameters
+    ----------
+    ids, reference : (nq, k) int64
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Examples
+    --------
+    >>> overlap(np.array([[1, 2]]), np.array([[2, 3]]))
+    0.5
+    """
+    return float((ids[:, :, None] == reference[:, None, :]).any(axis=1).mean())
+
+
+def known_item(ids: Ids) -> tuple[float, float]:
+    """Score a ranking in which row i is the one relevant answer to query i.
+
+    Parameters
+    ----------
+    ids : (nq, K) int64
+        Best first; -1 stands for no answer.
+
+    Returns
+    -------
+    tuple of float
+        Recall@10 and mean reciprocal rank within the K answers, both 0 to 1.
+
+    Examples
+    --------
+    >>> known_item(np.array([[0, 1], [0, 1]]))
+    (1.0, 0.75)
+    """
+    relevant = [Qrel(str(query), str(query), 1) for query in range(len(ids))]
+    run = [
+        ScoredDoc(str(query), str(row), -float(rank))
+        for query, line in enumerate(ids.tolist())
+        for rank, row in enumerate(line)
+        if row >= 0
+    ]
+    measured = ir_measures.calc_aggregate([R @ K, RR], relevant, run)
+    return float(measured[R @ K]), float(measured[RR])
+
+
+def _unit(vectors: Floats, dtype: type[_Float]) -> npt.NDArray[_Float]:
+    wide = vectors.astype(dtype)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
+def _largest_gap(queries: Floats, rows: Floats, found: Ids, exact: Ids) -> float:
+    """Largest difference in cosine, rank by rank, between two rankings of the same rows."""
+    if not len(queries):
+        return 0.0
+    unit_queries, unit_rows = _unit(queries, np.float64), _unit(rows, np.float64)
+    gaps = np.einsum("qd,qkd->qk", unit_queries, unit_rows[exact] - unit_rows[found])
+    return float(np.abs(gaps).max())
+
+
+def _numpy_search(queries: Floats, rows: Floats, k: int) -> Ids:
+    scores = queries @ rows.T
+    best = np.argpartition(scores, -k, axis=1)[:, -k:]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+    return np.take_along_axis(best, order, axis=1)
+
+
+def _single_us(search: Callable[[slice], object], n: int) -> float:
+    times = [_seconds(search, slice(query, query + 1)) for query in range(0, n, max(1, n // _SINGLE_QUERIES))]
+    return median(times) * 1e6
+
+
+def _batch_us(search: Callable[[slice], object], n: int, block: int) -> float:
+    slices = [slice(start, start + block) for start in range(0, n, block)]
+    return median(sum(_seconds(search, some) for some in slices) for _ in range(_REPEATS)) / n * 1e6
+
+
+def _seconds(search: Callable[[slice], object], some: slice) -> float:
+    start = time.perf_counter()
+    search(some)
+    return time.perf_counter() - start

@@ -1,0 +1,54 @@
+"""The table of kernels: each one a short loop that is its specification, its Numba version and the test oracle.
+
+Contract, the same on every backend:
+
+1. Integer sums are exact; no step saturates.
+2. Float sums are float64: rows and queries widen exactly, sixteen lanes (lane l takes dims l, l + 16, ...) fold
+   16-8-4-2-1. Products of float32 values are exact in float64, so the bits do not depend on fused multiply-add.
+3. Upper bounds are float32 with one rounding per written operation, and err upwards only.
+4. Results order by score, then by smaller id.
+
+Kernels check nothing: arguments have passed `nestvec.arrays`. Outputs are written in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
+from .exact import (
+    rescore_bf16,
+    rescore_f16,
+    rescore_f32,
+    scores_bf16,
+    scores_f16,
+    scores_f32,
+    topk_bf16,
+    topk_f16,
+    topk_f32,
+)
+from .pack import pack_queries, pack_rows
+from .scan import scan_batch, scan_query
+
+TABLE: dict[str, Callable[..., Any]] = {
+    "widen_f16": widen_f16,
+    "widen_bf16": widen_bf16,
+    "narrow_f16": narrow_f16,
+    "narrow_bf16": narrow_bf16,
+    "first_nonfinite": first_nonfinite,
+    "sum_bytes": sum_bytes,
+    "pack_rows": pack_rows,
+    "pack_queries": pack_queries,
+    "scan_query": scan_query,
+    "scan_batch": scan_batch,
+    "scores_f32": scores_f32,
+    "scores_f16": scores_f16,
+    "scores_bf16": scores_bf16,
+    "topk_f32": topk_f32,
+    "topk_f16": topk_f16,
+    "topk_bf16": topk_bf16,
+    "rescore_f32": rescore_f32,
+    "rescore_f16": rescore_f16,
+    "rescore_bf16": rescore_bf16,
+}

@@ -1,0 +1,87 @@
+"""Segments: a run of rows with their int8 planes, in arrays that kernels read as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK = 64
+OVERREAD = 1024  # bytes a matrix multiplication may read past the last line of a plane
+
+Array = npt.NDArray[Any]
+
+
+def padded(count: int, multiple: int) -> int:
+    """`count` rounded up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
+def level_widths(bounds: Array) -> Array:
+    """Bytes a row takes in each level: its dims, padded to lines of four."""
+    return padded_array(np.diff(bounds, prepend=0), 4)
+
+
+def padded_array(values: Array, multiple: int) -> Array:
+    """Each value rounded up to a multiple."""
+    return -(-values // multiple) * multiple
+
+
+def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Uninitialised array on a 64-byte boundary, so that no vector load spans two cache lines.
+
+    numpy asks for huge pages for what is large; a scan from 4 KB pages is about a quarter slower.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows and planes with room for `capacity` rows; see `nestvec.kernels.pack` for the layout.
+
+    `rows` may be a view of somebody else's array. Row r has id ``ids[r]``, or ``base + r`` where `ids` is empty.
+    """
+
+    rows: Array
+    codes: Array
+    starts: Array
+    stats: Array
+    blocks: Array
+    ids: Array
+    base: int
+
+    @classmethod
+    def allocate(cls, rows: Array, capacity: int, bounds: Array, ids: Array, base: int) -> Segment:
+        """Empty planes over `bounds` for up to `capacity` (a multiple of 64) of `rows`."""
+        widths = level_widths(bounds)
+        levels = len(bounds)
+        return cls(
+            rows=rows,
+            codes=aligned((capacity * int(widths.sum()) + OVERREAD,), np.uint8),
+            starts=np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity,
+            stats=aligned((3 * levels, capacity), np.float32),
+            blocks=np.zeros((2 * levels, capacity // BLOCK), np.float32),
+            ids=ids,
+            base=base,
+        )
+
+    @classmethod
+    def unpacked(cls, rows: Array, ids: Array, base: int = 0) -> Segment:
+        """Rows alone, for searches that read nothing else."""
+        nothing = np.empty((0, 0), np.float32)
+        return cls(rows, np.empty(0, np.uint8), np.empty(0, np.int64), nothing, nothing, ids, base)
+
+    @property
+    def capacity(self) -> int:
+        """Rows there is room for."""
+        return self.stats.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, room included."""
+        return sum(a.nbytes for a in (self.rows, self.codes, self.stats, self.blocks, self.ids))

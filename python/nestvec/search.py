@@ -1,0 +1,269 @@
+"""Certified exact top-k: int8 planes say which rows can matter, exact scores of those rows decide.
+
+A scan keeps rows whose upper bound reaches a threshold. The threshold is the k-th best exact score so far, so it must rise
+early: chunks of rows grow by a factor of eight, and after each the most promising candidates are scored exactly. The rest
+wait; most are dropped later by a better threshold without ever being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import backends, parallel
+from .arrays import METRICS
+from .planes import BLOCK, Segment, padded, padded_array
+
+Array = npt.NDArray[Any]
+
+GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
+FEW = 4  # below this many queries each one scans alone, level by level
+PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
+PACK_ROWS = 16_384  # rows per temporary plane
+CHUNK_WORK = 2 * 10**9  # multiplications per kernel call, so that Ctrl-C is answered between calls
+EVERYTHING = 2**62
+ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows [`first`, `last`) of a segment; `first` is a multiple of 64."""
+
+    segment: Segment
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked: `queries` (nq, d) float32, the `k` best in the leading `dims`, rows of type `row_type`."""
+
+    queries: Array
+    k: int
+    dims: int
+    metric: str
+    row_type: str
+
+
+class Heaps:
+    """The k best of each query so far: float64 scores, higher is better, and int64 ids."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.scores = np.full((queries, k), -np.inf)
+        self.ids = np.full((queries, k), -1, np.int64)
+
+    def ordered(self) -> tuple[Array, Array]:
+        """Scores and ids, best first, ties by smaller id."""
+        order = np.lexsort((self.ids, -self.scores), axis=1)
+        return np.take_along_axis(self.scores, order, 1), np.take_along_axis(self.ids, order, 1)
+
+    @classmethod
+    def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:
+        """The k best of several heaps over different rows and the same queries."""
+        if len(parts) == 1:
+            return parts[0]
+        result = cls(0, k)
+        result.scores = np.concatenate([part.scores for part in parts], axis=1)
+        result.ids = np.concatenate([part.ids for part in parts], axis=1)
+        scores, ids = result.ordered()
+        result.scores, result.ids = scores[:, :k], ids[:, :k]
+        return result
+
+
+class Packed:
+    """A batch of queries as the scans read them, with the candidates found so far."""
+
+    def __init__(self, task: Task, bounds: Array, room: int) -> None:
+        count, levels = len(task.queries), len(bounds)
+        size = padded(max(count, 1), 32)
+        width = int(padded_array(np.diff(bounds, prepend=0), 64).sum())
+        self.bounds = bounds
+        self.codes = np.zeros((size, width), np.int8)
+        self.sums = np.zeros(size, np.int32)
+        self.stats = np.zeros((3 * levels + 1, size), np.float32)
+        self.thresholds = np.full(size, np.inf, np.float32)
+        self.thresholds[:count] = -np.inf
+        self.multiply = np.empty(count)
+        self.offset = np.empty(count)
+        self.rows = np.empty((count, room), np.int32)
+        self.upper = np.empty((count, room), np.float32)
+        self.counts = np.zeros(count, np.int64)
+        backends.current().pack_queries(
+            task.queries, bounds, METRICS[task.metric], self.codes, self.sums, self.stats, self.multiply, self.offset
+        )
+
+
+class Scan:
+    """One batch of queries going through segments; `heaps` holds the answer at the end."""
+
+    def __init__(self, task: Task, bounds: Array) -> None:
+        self.kernels = backends.current()
+        self.task = task
+        self.metric = METRICS[task.metric]
+        self.first_chunk = padded(max(1024, 2 * task.k), BLOCK)
+        self.packed = Packed(task, bounds, self.first_chunk + 1024)
+        self.wide = task.queries.astype(np.float64)
+        self.heaps = Heaps(len(task.queries), task.k)
+        self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
+        self.checks = np.ones(len(bounds), np.uint8)
+
+    def run(self, parts: Sequence[Part]) -> Heaps:
+        """Scan all parts and return the best results."""
+        chunk = self.first_chunk
+        limit = max(4096, CHUNK_WORK // (max(1, len(self.task.queries)) * self.task.dims) // BLOCK * BLOCK)
+        for part in parts:
+            at = part.first
+            while at < part.last:
+                end = min(part.last, at + min(chunk, limit))
+                self._chunk(part, at, end)
+                at = end
+                chunk *= 8
+        return self.heaps
+
+    def _chunk(self, part: Part, first: int, last: int) -> None:
+        while first < last:
+            first = self._scan(part.segment, first, last)
+            # candidates are numbered within their segment, and a full buffer must be emptied to go on
+            self._rescore(part.segment, EVERYTHING if first < last or last == part.last else self.task.k)
+
+    def _scan(self, segment: Segment, first: int, last: int) -> int:
+        p = self.packed
+        plane = (segment.codes, segment.starts, p.bounds, segment.stats, segment.blocks)
+        query = (p.codes, p.sums, p.stats, p.thresholds, self.metric)
+        if len(self.task.queries) > 1:
+            return int(self.kernels.scan_batch(*plane, *query, first, last, p.rows, p.upper, p.counts))
+        visited = np.zeros(len(p.bounds), np.int64)
+        reached = self.kernels.scan_query(*plane, *query, self.checks, first, last, p.rows, p.upper, p.counts, visited)
+        if p.thresholds[0] > -np.inf and last - first > self.first_chunk:
+            self._drop_checks(visited)
+        return int(reached)
+
+    def _drop_checks(self, visited: Array) -> None:
+        """Stop checking at levels that save less than the check's own reads, about eight bytes a row."""
+        saved = (visited[:-1] - visited[1:]) * np.diff(self.packed.bounds)
+        self.checks[:-1] &= saved >= 8 * visited[:-1]
+
+    def _rescore(self, segment: Segment, take: int) -> None:
+        p = self.packed
+        self.rescore(
+            self.wide, segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take, p.multiply, p.offset,
+            p.thresholds, p.rows, p.upper, p.counts, self.heaps.scores, self.heaps.ids,
+        )  # fmt: skip
+
+
+def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int) -> tuple[Array, Array]:
+    """The k best rows of each query: float64 scores, higher is better, and ids, both (nq, k).
+
+    Parameters
+    ----------
+    parts
+        The rows to search.
+    bounds : (T,) int64 or None
+        Ends of the planes to scan, the last one the searched dims; None where no plane ends there, and the rows
+        themselves are read.
+    threads : int
+        Queries are split between threads if there are many, rows otherwise.
+    """
+    count = len(task.queries)
+    if count == 0 or not parts:
+        return Heaps(count, task.k).ordered()
+    if count < FEW:
+        rows = split_rows(parts, threads)
+        per_query = [
+            Heaps.merged(parallel.run(lambda part, one=one: _search(part, one, bounds), rows, threads), task.k).ordered()
+            for one in split_queries(task, 1)
+        ]
+        return np.concatenate([s for s, _ in per_query]), np.concatenate([i for _, i in per_query])
+    if count < 32 * threads:
+        heaps = parallel.run(lambda part: _search(part, task, bounds), split_rows(parts, threads), threads)
+        return Heaps.merged(heaps, task.k).ordered()
+    size = min(GROUP, padded(-(-count // threads), 32))
+    found = parallel.run(lambda some: _search(parts, some, bounds).ordered(), list(split_queries(task, size)), threads)
+    return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
+
+
+def split_queries(task: Task, size: int) -> Iterator[Task]:
+    """The task in batches of `size` queries."""
+    for at in range(0, len(task.queries), size):
+        yield replace(task, queries=task.queries[at : at + size])
+
+
+def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
+    """The parts in `threads` shares of about as many rows, cut at blocks."""
+    share = padded(-(-sum(part.last - part.first for part in parts) // threads), BLOCK)
+    shares: list[list[Part]] = [[]]
+    room = share
+    for part in parts:
+        at = part.first
+        while at < part.last:
+            if room == 0:
+                shares.append([])
+                room = share
+            end = min(part.last, at + room)
+            shares[-1].append(Part(part.segment, at, end))
+            room -= padded(end - at, BLOCK) if padded(end - at, BLOCK) <= room else room
+            at = end
+    return shares
+
+
+def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
+    if bounds is not None:
+        return Scan(task, bounds).run(parts)
+    if len(task.queries) >= PACK_FROM:
+        return _pack_and_scan(parts, task)
+    kernels = backends.current()
+    heaps = Heaps(len(task.queries), task.k)
+    wide = task.queries.astype(np.float64)
+    topk = getattr(kernels, f"topk_{ROW_SUFFIX[task.row_type]}")
+    step = max(1024, CHUNK_WORK // (8 * len(task.queries) * task.dims))
+    for part in parts:
+        for at in range(part.first, part.last, step):
+            end = min(part.last, at + step)
+            segment = part.segment
+            topk(
+                wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
+                heaps.scores, heaps.ids,
+            )  # fmt: skip
+    return heaps
+
+
+def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
+    """Planes over exactly the searched dims, made for this search a few thousand rows at a time."""
+    bounds = np.asarray([task.dims], np.int64)
+    scan = Scan(task, bounds)
+    for part in parts:
+        for at in range(part.first, part.last, PACK_ROWS):
+            end = min(part.last, at + PACK_ROWS)
+            source = part.segment
+            rows = source.rows[at:end]
+            piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[at:end], source.base + at)
+            values = widened(rows[:, : task.dims], task.row_type)
+            scan.kernels.pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
+            scan.run([Part(piece, 0, len(rows))])
+    return scan.heaps
+
+
+def widened(rows: Array, row_type: str) -> Array:
+    """Stored rows as C-contiguous float32."""
+    rows = np.ascontiguousarray(rows)
+    if row_type == "float32":
+        return rows
+    result = np.empty(rows.shape, np.float32)
+    getattr(backends.current(), f"widen_{ROW_SUFFIX[row_type]}")(rows.reshape(-1), result.reshape(-1))
+    return result
+
+
+def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
+    """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
+    with np.errstate(over="ignore"):
+        found = (-scores if metric == "l2" else scores).astype(np.float32)
+    missing = k - scores.shape[1]
+    if missing:
+        worst = np.inf if metric == "l2" else -np.inf
+        found = np.pad(found, ((0, 0), (0, missing)), constant_values=worst)
+        ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
+    return found, ids

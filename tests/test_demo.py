@@ -1,0 +1,316 @@
+"""The command line, and the demo on a made-up standard library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click")
+
+from click.testing import CliRunner
+
+import nestvec as nv
+from nestvec import cli, demo
+from nestvec.demo import corpus
+
+REMAINDER = "The inputs must already be sorted, and equal elements keep their order."
+
+HEAP = f'''
+"""Heaps of things.
+
+A heap is an array for which every parent is smaller than its children.
+"""
+
+def merge(*iterables):
+    """Merge sorted inputs into one. {REMAINDER}"""
+    def helper():
+        """Not reachable by name."""
+
+class Heap:
+    """Hold a heap."""
+
+    class Node:
+        """Hold one element."""
+
+    def push(self, item):
+        """Push an item onto the heap."""
+
+    def _sift(self):
+        """Private, hence not listed."""
+
+    if True:
+        async def pop(self):
+            """Pop the smallest item."""
+
+try:
+    import _heap
+except ImportError:
+    def alias():
+        """Push an item onto the heap."""
+'''
+
+
+@pytest.fixture
+def stdlib(tmp_path: Path) -> Path:
+    files = {
+        "heap.py": HEAP,
+        "package/__init__.py": '"""A package of modules."""',
+        "package/part.py": 'def f():\n    """Do a part of the work."""',
+        "_pyio.py": 'def open():\n    """Open a file for reading."""',
+        "broken.py": "def (:",
+        "not-a-module.py": '"""Only a script."""',
+        "test/test_heap.py": '"""Tests of heaps."""',
+        "site-packages/other.py": '"""Not in the standard library."""',
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def parse(stdlib: Path) -> list[tuple[str, str]]:
+    return [pair for path in corpus.python_files(stdlib) for pair in corpus.parsed_docstrings(path, stdlib)]
+
+
+def test_parsing_names_every_reachable_object(stdlib: Path) -> None:
+    assert [name for name, _ in parse(stdlib)] == [
+        "io.open",
+        "heap",
+        "heap.merge",
+        "heap.Heap",
+        "heap.Heap.Node",
+        "heap.Heap.push",
+        "heap.Heap._sift",
+        "heap.Heap.pop",
+        "heap.alias",
+        "package",
+        "package.part.f",
+    ]
+
+
+def test_each_public_object_and_text_counts_once(stdlib: Path) -> None:
+    entries = corpus.unique_entries([*parse(stdlib), ("heap.merge", "Another text of the same object.")])
+    names = [entry.name for entry in entries]
+    assert "heap.Heap._sift" not in names
+    assert "heap.alias" not in names
+    assert names.count("heap.merge") == 1
+    assert entries[names.index("heap.merge")] == corpus.Entry(
+        "heap.merge", "Merge sorted inputs into one.", REMAINDER
+    )
+
+
+def test_compiled_objects_carry_public_names() -> None:
+    docstrings = dict(corpus.compiled_docstrings())
+    assert {"builtins.sorted", "builtins.dict.update", "itertools.chain", "math.gcd", "os.listdir"} <= set(
+        docstrings
+    )
+    assert not any(name.split(".")[0] in ("posix", "nt", "_io") for name in docstrings)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "sentence", "remainder"),
+    [
+        ("One line", "One line", ""),
+        ("First\nline. Second line.\n\nThird.", "First line.", "Second line. Third."),
+        ("A paragraph without an end\n\nThe rest.", "A paragraph without an end", "The rest."),
+        ("f(x[, y]) -> int\n\nAdd things.\n\nMore.", "Add things.", "More."),
+        ("f(x) --> g\nf(x, y) --> g\nMap it.", "Map it.", ""),
+        (
+            "Read a format, e.g. JSON, from a file. Close it.",
+            "Read a format, e.g. JSON, from a file.",
+            "Close it.",
+        ),
+        ("Version 3.5 or later is needed.", "Version 3.5 or later is needed.", ""),
+        ("f(x)", "", ""),
+    ],
+)
+def test_docstrings_split_after_the_first_sentence(docstring: str, sentence: str, remainder: str) -> None:
+    assert corpus.split_docstring(docstring) == (sentence, remainder)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "remainder"),
+    [
+        ("Merge inputs.", REMAINDER),
+        ("word " * 41, REMAINDER),
+        ("Merge sorted inputs.", "Too short a remainder."),
+        ("Keep their order.", f"{REMAINDER} Keep their order."),
+        (">>> merge([1], [2])", REMAINDER),
+    ],
+)
+def test_trivial_items_are_dropped(sentence: str, remainder: str) -> None:
+    assert corpus.known_items([corpus.Entry("heap.merge", sentence, remainder)]) == []
+
+
+def test_known_items_are_unambiguous() -> None:
+    first = corpus.Entry("a.f", "Merge sorted inputs.", REMAINDER)
+    same_query = corpus.Entry("b.f", first.sentence, REMAINDER.upper())
+    same_answer = corpus.Entry("c.f", "Merge many sorted inputs.", REMAINDER)
+    assert corpus.known_items([first, same_query, same_answer]) == [first]
+
+
+def test_measures_of_a_hand_made_ranking() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("threadpoolctl")
+    from nestvec.demo import measure
+
+    ids = np.array([[0, 2, 1], [3, 2, 1], [0, 1, 3], [-1, -1, -1]])
+    recall, reciprocal_rank = measure.known_item(ids)
+    assert recall == pytest.approx(2 / 4)
+    assert reciprocal_rank == pytest.approx((1 + 1 / 3) / 4)
+    assert measure.overlap(ids[:2], np.array([[2, 1, 0], [3, 4, 5]])) == pytest.approx(4 / 6)
+
+
+def test_brute_force_orders_ties_by_id() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("threadpoolctl")
+    from nestvec.demo import measure
+
+    rows = np.array([[0, 1], [1, 1], [2, 0], [1, 0], [2, 2]], np.float32)
+    ids = measure.brute_force(np.array([[1, 0], [0, 4]], np.float32), rows, 3)
+    assert ids.tolist() == [[2, 3, 1], [0, 1, 4]]
+
+
+def test_depths_of_an_index_are_exact() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("threadpoolctl")
+    from nestvec.demo import measure
+
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((60, 256), np.float32)
+    queries = rows + rng.standard_normal((60, 256), np.float32)
+    index = nv.NestedIndex(256, levels=demo.LEVELS, metric="cosine")
+    index.add(rows)
+    full = measure.brute_force(queries, rows, measure.K)
+    shallow, deep = (measure.measure_depth(index, queries, rows, dims, full) for dims in (32, 256))
+    assert (shallow.equal_queries, deep.equal_queries) == (60, 60)
+    assert (shallow.int8_bytes, deep.int8_bytes) == (60 * 32, 60 * 256)
+    assert deep.overlap == 1 > shallow.overlap
+    assert deep.recall >= shallow.recall > 0.5
+    assert deep.largest_gap == 0
+    assert min(deep.nestvec_single_us, deep.numpy_single_us, deep.nestvec_batch_us, deep.numpy_batch_us) > 0
+
+
+def test_differing_ids_are_reported_with_their_gap() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("threadpoolctl")
+    pytest.importorskip("rich")
+    from nestvec.demo import measure
+
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((30, 8), np.float32)
+    reversed_ids = measure.brute_force(rows, rows, measure.K)[:, ::-1]
+    careless = Mock(search=Mock(return_value=(np.zeros((30, measure.K), np.float32), reversed_ids)))
+    depth = measure.measure_depth(careless, rows, rows, 8, reversed_ids)
+    assert depth.equal_queries == 0
+    assert 0.1 < depth.largest_gap <= 2
+
+
+def test_info_prints_the_configuration() -> None:
+    runner = CliRunner()
+    plain = runner.invoke(cli.commands(), ["info"])
+    assert plain.exit_code == 0
+    config = json.loads(runner.invoke(cli.commands(), ["info", "--json"]).stdout)
+    assert config.keys() == nv.show_config().keys()
+    assert all(f"{key}: " in plain.stdout for key in config)
+
+
+@pytest.mark.parametrize(
+    "args", [["demo", "--k", "0"], ["demo", "--dims", "48"], ["demo", " "], ["nonsense"], ["info", "--loud"]]
+)
+def test_errors_are_one_line_and_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(args)
+    captured = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("nestvec: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_missing_packages_are_named_with_the_command_to_install_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "PACKAGES", {"no_such_module": "no-such-package"})
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo"])
+    assert capsys.readouterr().err == 'nestvec: the demo needs no-such-package: pip install "nestvec[demo]"\n'
+
+
+def test_missing_click_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["info"])
+    assert (
+        capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[demo]"\n'
+    )
+
+
+def test_ctrl_c_exits_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(["demo"])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["", EOFError, KeyboardInterrupt])
+def test_conversation_ends_cleanly(end: str | type[BaseException]) -> None:
+    lines = iter(["sort a list", " copy a file ", end])
+    answered: list[str] = []
+
+    def ask() -> str:
+        line = next(lines)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    demo.converse(ask, answered.append)
+    assert answered == ["sort a list", "copy a file"]
+
+
+@pytest.fixture(scope="module")
+def demo_packages() -> None:
+    for module in demo.PACKAGES:
+        pytest.importorskip(module, reason=f'{module} is not installed: pip install "nestvec[demo]"')
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_small_library_is_refused(stdlib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from nestvec.demo import library
+
+    monkeypatch.setattr(library, "compiled_docstrings", lambda: iter(()))
+    with pytest.raises(demo.DemoError, match="has only 2 docstrings"):
+        library.build(stdlib, Console(quiet=True))
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_demo_answers_from_the_compiled_objects(stdlib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(stdlib)})
+    runner = CliRunner()
+    result = runner.invoke(cli.commands(), ["demo", "greatest common divisor", "--k", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [depth["dims"] for depth in found["depths"]] == list(demo.LEVELS)
+    assert all(depth["queries"] == found["known_items"] > 100 for depth in found["depths"])
+    assert all(depth["largest_gap"] < 1e-6 for depth in found["depths"])
+    assert found["depths"][-1]["recall"] > 0.5
+    assert len(found["answers"]) == 3
+    assert found["answers"][0]["name"] == "math.gcd"
+
+    text = runner.invoke(cli.commands(), ["demo", "merge sorted inputs", "--no-table", "--dims", "64"])
+    assert text.exit_code == 0
+    assert "heap.merge" in text.stdout
+    assert "recall" not in text.stdout
+    assert "Exactness" in runner.invoke(cli.commands(), ["demo"]).stdout
