@@ -44,8 +44,8 @@ Plane plane_of(const Array<uint8_t>& codes, const Array<int64_t>& starts, const 
 
 QueryBatch batch_of(const Array<int8_t>& codes, const Array<int32_t>& sums, const Array<float>& stats,
                     const Array<float>& thresholds, const Array<int64_t>& bounds, int metric, int64_t n) {
-  QueryBatch q{codes.data(),  sums.data(), stats.data(),    thresholds.data(), bounds.data(),
-               n, codes.shape(0), codes.shape(1), bounds.size(), metric};
+  QueryBatch q{codes.data(),   sums.data(),   stats.data(), thresholds.data(), bounds.data(), n, codes.shape(0),
+               codes.shape(1), bounds.size(), metric};
   need(n <= q.padded && q.padded % 32 == 0 && sums.size() == q.padded && thresholds.size() == q.padded,
        "queries must be padded to a multiple of 32");
   need(stats.shape(0) == 3 * q.levels + 1 && stats.shape(1) == q.padded, "query stats must fit the levels");
@@ -97,8 +97,8 @@ void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, co
         py::arg("q").noconvert(), py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"),
         py::arg("out").noconvert());
   m.def(("topk_" + suffix).c_str(),
-        [&topk](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric,
-                const Array<int64_t>& ids, int64_t base, Array<double>& best_scores, Array<int64_t>& best_ids) {
+        [&topk](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric, const Array<int64_t>& ids,
+                int64_t base, Array<double>& best_scores, Array<int64_t>& best_ids) {
           Queries queries = queries_of(q, dims, metric);
           Rows all = rows_of<T>(rows, dims, ids, base);
           Best best = best_of(best_scores, best_ids, queries.n);
@@ -112,8 +112,7 @@ void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, co
         [&rescore](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric,
                    const Array<int64_t>& ids, int64_t base, int64_t take, const Array<double>& multiply,
                    const Array<double>& offset, Array<float>& thresholds, Array<int32_t>& candidates,
-                   Array<float>& upper, Array<int64_t>& counts, Array<double>& best_scores,
-                   Array<int64_t>& best_ids) {
+                   Array<float>& upper, Array<int64_t>& counts, Array<double>& best_scores, Array<int64_t>& best_ids) {
           Queries queries = queries_of(q, dims, metric);
           Rows all = rows_of<T>(rows, dims, ids, base);
           Candidates listed = candidates_of(candidates, upper, counts);
@@ -134,107 +133,111 @@ void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, co
 
 template <class From, class To>
 void bind_convert(py::module_& m, const char* name, void (&convert)(const From*, To*, int64_t)) {
-  m.def(name,
-        [&convert](const Array<From>& source, Array<To>& target) {
-          need(source.size() == target.size(), "source and target must have one size");
-          const From* from = source.data();
-          To* to = output(target);
-          int64_t n = source.size();
-          py::gil_scoped_release release;
-          convert(from, to, n);
-        },
-        py::arg("source").noconvert(), py::arg("target").noconvert());
+  m.def(
+      name,
+      [&convert](const Array<From>& source, Array<To>& target) {
+        need(source.size() == target.size(), "source and target must have one size");
+        const From* from = source.data();
+        To* to = output(target);
+        int64_t n = source.size();
+        py::gil_scoped_release release;
+        convert(from, to, n);
+      },
+      py::arg("source").noconvert(), py::arg("target").noconvert());
 }
 
 template <class T>
 void bind_reduce(py::module_& m, const char* name, int64_t (&reduce)(const T*, int64_t)) {
-  m.def(name,
-        [&reduce](const Array<T>& values) {
-          const T* from = values.data();
-          int64_t n = values.size();
-          py::gil_scoped_release release;
-          return reduce(from, n);
-        },
-        py::arg("values").noconvert());
+  m.def(
+      name,
+      [&reduce](const Array<T>& values) {
+        const T* from = values.data();
+        int64_t n = values.size();
+        py::gil_scoped_release release;
+        return reduce(from, n);
+      },
+      py::arg("values").noconvert());
 }
 
 void bind_pack(py::module_& m, const Kernels& k) {
-  m.def("pack_rows",
-        [&k](const Array<float>& x, const Array<int64_t>& bounds, const Array<int64_t>& starts, int64_t first,
-             Array<uint8_t>& codes, Array<float>& stats, Array<float>& blocks) {
-          Plane p = plane_of(codes, starts, bounds, stats, blocks, first + x.shape(0));
-          need(x.ndim() == 2 && bounds.size() == p.stored && p.stored <= 32 && first >= 0 &&
-                   x.shape(1) == bounds.data()[p.stored - 1],
-               "rows must have the dims of the last of at most 32 levels");
-          uint8_t* to = output(codes);
-          float *to_stats = output(stats), *to_blocks = output(blocks);
-          py::gil_scoped_release release;
-          k.pack_rows(x.data(), x.shape(0), x.shape(1), bounds.data(), p.stored, starts.data(), first, to,
-                      to_stats, to_blocks, p.capacity);
-        },
-        py::arg("x").noconvert(), py::arg("bounds").noconvert(), py::arg("starts").noconvert(), py::arg("first"),
-        py::arg("codes").noconvert(), py::arg("stats").noconvert(), py::arg("blocks").noconvert());
-  m.def("pack_queries",
-        [&k](const Array<float>& q, const Array<int64_t>& bounds, int metric, Array<int8_t>& codes,
-             Array<int32_t>& sums, Array<float>& stats, Array<double>& multiply, Array<double>& offset) {
-          int64_t n = q.shape(0), levels = bounds.size();
-          need(q.ndim() == 2 && levels >= 1 && q.shape(1) >= bounds.data()[levels - 1],
-               "queries have fewer dims than the last level");
-          batch_of(codes, sums, stats, Array<float>(codes.shape(0)), bounds, metric, n);
-          need(multiply.size() >= n && offset.size() >= n, "multiply and offset must be (nq,)");
-          int8_t* to = output(codes);
-          int32_t* to_sums = output(sums);
-          float* to_stats = output(stats);
-          double *to_multiply = output(multiply), *to_offset = output(offset);
-          py::gil_scoped_release release;
-          k.pack_queries(q.data(), n, q.shape(1), bounds.data(), levels, metric, to, codes.shape(1), to_sums,
-                         to_stats, codes.shape(0), to_multiply, to_offset);
-        },
-        py::arg("q").noconvert(), py::arg("bounds").noconvert(), py::arg("metric"), py::arg("codes").noconvert(),
-        py::arg("sums").noconvert(), py::arg("stats").noconvert(), py::arg("multiply").noconvert(),
-        py::arg("offset").noconvert());
+  m.def(
+      "pack_rows",
+      [&k](const Array<float>& x, const Array<int64_t>& bounds, const Array<int64_t>& starts, int64_t first,
+           Array<uint8_t>& codes, Array<float>& stats, Array<float>& blocks) {
+        Plane p = plane_of(codes, starts, bounds, stats, blocks, first + x.shape(0));
+        need(x.ndim() == 2 && bounds.size() == p.stored && p.stored <= 32 && first >= 0 &&
+                 x.shape(1) == bounds.data()[p.stored - 1],
+             "rows must have the dims of the last of at most 32 levels");
+        uint8_t* to = output(codes);
+        float *to_stats = output(stats), *to_blocks = output(blocks);
+        py::gil_scoped_release release;
+        k.pack_rows(x.data(), x.shape(0), x.shape(1), bounds.data(), p.stored, starts.data(), first, to, to_stats,
+                    to_blocks, p.capacity);
+      },
+      py::arg("x").noconvert(), py::arg("bounds").noconvert(), py::arg("starts").noconvert(), py::arg("first"),
+      py::arg("codes").noconvert(), py::arg("stats").noconvert(), py::arg("blocks").noconvert());
+  m.def(
+      "pack_queries",
+      [&k](const Array<float>& q, const Array<int64_t>& bounds, int metric, Array<int8_t>& codes, Array<int32_t>& sums,
+           Array<float>& stats, Array<double>& multiply, Array<double>& offset) {
+        int64_t n = q.shape(0), levels = bounds.size();
+        need(q.ndim() == 2 && levels >= 1 && q.shape(1) >= bounds.data()[levels - 1],
+             "queries have fewer dims than the last level");
+        batch_of(codes, sums, stats, Array<float>(codes.shape(0)), bounds, metric, n);
+        need(multiply.size() >= n && offset.size() >= n, "multiply and offset must be (nq,)");
+        int8_t* to = output(codes);
+        int32_t* to_sums = output(sums);
+        float* to_stats = output(stats);
+        double *to_multiply = output(multiply), *to_offset = output(offset);
+        py::gil_scoped_release release;
+        k.pack_queries(q.data(), n, q.shape(1), bounds.data(), levels, metric, to, codes.shape(1), to_sums, to_stats,
+                       codes.shape(0), to_multiply, to_offset);
+      },
+      py::arg("q").noconvert(), py::arg("bounds").noconvert(), py::arg("metric"), py::arg("codes").noconvert(),
+      py::arg("sums").noconvert(), py::arg("stats").noconvert(), py::arg("multiply").noconvert(),
+      py::arg("offset").noconvert());
 }
 
 void bind_scan(py::module_& m, const Kernels& k) {
-  m.def("scan_query",
-        [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-             const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
-             const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
-             int metric, const Array<uint8_t>& checks, int64_t first, int64_t last, Array<int32_t>& rows,
-             Array<float>& upper, Array<int64_t>& counts, Array<int64_t>& visited) {
-          Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
-          QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
-          Candidates out = candidates_of(rows, upper, counts);
-          need(first >= 0 && first % 64 == 0 && q.n == 1, "first must be a block, and the query one");
-          need(checks.size() >= q.levels && visited.size() >= q.levels, "checks and visited must be (levels,)");
-          int64_t* to_visited = output(visited);
-          py::gil_scoped_release release;
-          return k.scan_query(p, q, checks.data(), first, last, out, to_visited);
-        },
-        py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
-        py::arg("stats").noconvert(), py::arg("blocks").noconvert(),
-        py::arg("query_codes").noconvert(), py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(),
-        py::arg("thresholds").noconvert(), py::arg("metric"), py::arg("checks").noconvert(), py::arg("first"),
-        py::arg("last"), py::arg("rows").noconvert(), py::arg("upper").noconvert(), py::arg("counts").noconvert(),
-        py::arg("visited").noconvert());
-  m.def("scan_batch",
-        [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-             const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
-             const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
-             int metric, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper,
-             Array<int64_t>& counts) {
-          Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
-          QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
-          Candidates out = candidates_of(rows, upper, counts);
-          need(first >= 0 && first % 64 == 0, "first must be a block");
-          py::gil_scoped_release release;
-          return k.scan_batch(p, q, first, last, out);
-        },
-        py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
-        py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
-        py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
-        py::arg("metric"), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(),
-        py::arg("upper").noconvert(), py::arg("counts").noconvert());
+  m.def(
+      "scan_query",
+      [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
+           const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
+           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
+           int metric, const Array<uint8_t>& checks, int64_t first, int64_t last, Array<int32_t>& rows,
+           Array<float>& upper, Array<int64_t>& counts, Array<int64_t>& visited) {
+        Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
+        QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
+        Candidates out = candidates_of(rows, upper, counts);
+        need(first >= 0 && first % 64 == 0 && q.n == 1, "first must be a block, and the query one");
+        need(checks.size() >= q.levels && visited.size() >= q.levels, "checks and visited must be (levels,)");
+        int64_t* to_visited = output(visited);
+        py::gil_scoped_release release;
+        return k.scan_query(p, q, checks.data(), first, last, out, to_visited);
+      },
+      py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
+      py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
+      py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
+      py::arg("metric"), py::arg("checks").noconvert(), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(),
+      py::arg("upper").noconvert(), py::arg("counts").noconvert(), py::arg("visited").noconvert());
+  m.def(
+      "scan_batch",
+      [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
+           const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
+           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
+           int metric, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper, Array<int64_t>& counts) {
+        Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
+        QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
+        Candidates out = candidates_of(rows, upper, counts);
+        need(first >= 0 && first % 64 == 0, "first must be a block");
+        py::gil_scoped_release release;
+        return k.scan_batch(p, q, first, last, out);
+      },
+      py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
+      py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
+      py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
+      py::arg("metric"), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(), py::arg("upper").noconvert(),
+      py::arg("counts").noconvert());
 }
 
 void bind(py::module_& core, const char* name, const Kernels& k) {

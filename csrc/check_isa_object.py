@@ -1,7 +1,7 @@
 """Fail the build if an ISA object exports more than its table or runs code when loaded.
 
-A second global symbol may be merged with another variant's, and a static initialiser runs before the CPU was asked: both
-have crashed other libraries on older machines.
+A second global symbol may be merged with another variant's, and a static initialiser runs before the CPU was asked:
+both have crashed other libraries on older machines.
 """
 
 from __future__ import annotations

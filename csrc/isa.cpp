@@ -1,4 +1,4 @@
-// Compiled once per instruction set (CMakeLists.txt lists them). Everything but the table has internal linkage: a second
+// Compiled once per instruction set (CMakeLists.txt lists them). Everything but the table has internal linkage: another
 // global symbol could be merged with another variant's and run instructions this CPU lacks, so the build refuses it.
 #include "kernels.h"
 #include "kernels/convert.h"

@@ -9,7 +9,7 @@ namespace nestvec {
 struct Plane {
   const uint8_t* codes;
   const int64_t* starts;
-  const float* stats;  // (3 stored, capacity)
+  const float* stats;   // (3 stored, capacity)
   const float* blocks;  // (2 stored, capacity / 64)
   int64_t stored, capacity;
 };
@@ -17,7 +17,7 @@ struct Plane {
 struct QueryBatch {
   const int8_t* codes;  // (padded, stride)
   const int32_t* sums;  // (padded,) of each query's codes
-  const float* stats;  // (3 levels + 1, padded)
+  const float* stats;   // (3 levels + 1, padded)
   const float* thresholds;
   const int64_t* bounds;  // (levels,)
   int64_t n, padded, stride, levels;
@@ -59,8 +59,7 @@ struct Thresholds {
 
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);
-using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&,
-                        const Best&);
+using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
 
 struct Kernels {
   void (&widen_f16)(const uint16_t* source, float* target, int64_t n);
@@ -69,12 +68,11 @@ struct Kernels {
   void (&narrow_bf16)(const float* source, uint16_t* target, int64_t n);
   int64_t (&first_nonfinite)(const float* values, int64_t n);
   int64_t (&sum_bytes)(const uint8_t* values, int64_t n);
-  void (&pack_rows)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels,
-                    const int64_t* starts, int64_t first, uint8_t* codes, float* stats, float* blocks,
-                    int64_t capacity);
+  void (&pack_rows)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, const int64_t* starts,
+                    int64_t first, uint8_t* codes, float* stats, float* blocks, int64_t capacity);
   void (&pack_queries)(const float* q, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, int metric,
-                       int8_t* codes, int64_t stride, int32_t* sums, float* stats, int64_t padded,
-                       double* multiply, double* offset);
+                       int8_t* codes, int64_t stride, int32_t* sums, float* stats, int64_t padded, double* multiply,
+                       double* offset);
   int64_t (&scan_query)(const Plane&, const QueryBatch&, const uint8_t* checks, int64_t first, int64_t last,
                         const Candidates&, int64_t* visited);
   int64_t (&scan_batch)(const Plane&, const QueryBatch&, int64_t first, int64_t last, const Candidates&);

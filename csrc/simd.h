@@ -45,22 +45,23 @@ inline void store(T* p, V v) {
   memcpy(p, &v, sizeof v);
 }
 
-inline F32N splat(float x) { return F32N{} + x; }
+inline F32N splat(float x) { return x - F32N{}; }  // x - 0 is x, which the compiler knows; x + 0 is not for -0
 inline F32N to_float(I32N v) { return __builtin_convertvector(v, F32N); }
 inline F32N min(F32N a, F32N b) { return a < b ? a : b; }
 inline F32N max(F32N a, F32N b) { return a > b ? a : b; }
 
-inline bool any(I32N mask) {
+// One bit a lane: a >= b.
+inline uint32_t at_least(F32N a, F32N b) {
 #if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask) != 0;
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps((__m256)mask) != 0;
+  return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)));
 #elif defined(__SSE2__)
-  return _mm_movemask_ps((__m128)mask) != 0;
+  return uint32_t(_mm_movemask_ps(_mm_cmpge_ps((__m128)a, (__m128)b)));
 #else
-  bool found = false;
-  for (int i = 0; i < kF32; i++) found |= mask[i] != 0;
-  return found;
+  uint32_t bits = 0;
+  for (int i = 0; i < kF32; i++) bits |= uint32_t(a[i] >= b[i]) << i;
+  return bits;
 #endif
 }
 

@@ -212,6 +212,24 @@ def test_differing_ids_are_reported_with_their_gap() -> None:
     assert 0.1 < depth.largest_gap <= 2
 
 
+def test_notes_admit_what_did_not_go_well() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("rich")
+    pytest.importorskip("safetensors")
+    pytest.importorskip("threadpoolctl")
+    pytest.importorskip("tokenizers")
+    from nestvec.demo.measure import Depth
+    from nestvec.demo.report import notes
+
+    good = Depth(64, 0.5, 0.4, 0.3, 6400, 10.0, 20.0, 1.0, 2.0, 100, 100, 0.0)
+    bad = Depth(256, 1.0, 0.5, 0.4, 25600, 20.0, 10.0, 1.0, 2.0, 100, 99, 2e-8)
+    assert "100 of 100 searches" in notes([good])
+    assert "numpy is faster" not in notes([good])
+    assert "199 of 200 searches" in notes([good, bad])
+    assert "at most 2.0e-08" in notes([good, bad])
+    assert "numpy is faster in 1 of 4 timings" in notes([good, bad])
+
+
 def test_info_prints_the_configuration() -> None:
     runner = CliRunner()
     plain = runner.invoke(cli.commands(), ["info"])

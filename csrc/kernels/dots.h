@@ -1,5 +1,5 @@
 // Exact integer dot products of query codes with a plane's lines: one query with one tile, and a group of queries with
-// half a block of rows. AMX-INT8 multiplies 16 x 64 by 64 x 16 codes an instruction; the stored lines are its B operand.
+// half a block of rows, over bytes as stored. AMX-INT8 multiplies 16 x 64 by 64 x 16 codes an instruction; the stored lines are its B operand.
 #pragma once
 #include "../kernels.h"
 #include "pack.h"
@@ -79,10 +79,6 @@ struct DotEngine {
     _tile_stored(1, dots + kTile, kRows * 4);
     _tile_stored(2, dots + kTile * kRows, kRows * 4);
     _tile_stored(3, dots + kTile * kRows + kTile, kRows * 4);
-    for (int64_t j = 0; j < kQueries; j++) {
-      int32_t shift = -128 * q.sums[group + j];
-      for (int64_t i = 0; i < kRows; i++) dots[j * kRows + i] += shift;
-    }
   }
 };
 
@@ -105,7 +101,7 @@ struct DotEngine {
     I32N acc[kGroup][kTiles][kParts];
     for (int j = 0; j < kGroup; j++)
       for (int t = 0; t < kTiles; t++)
-        for (int p = 0; p < kParts; p++) acc[j][t][p] = I32N{} - (128 - kOffset) * q.sums[first + j];
+        for (int p = 0; p < kParts; p++) acc[j][t][p] = I32N{};
     const int8_t* codes = q.codes + first * q.stride;
     for (int64_t level = 0; level < q.levels; level++) {
       int64_t width = level_width(q.bounds, level);

@@ -17,43 +17,51 @@ struct Block {
   int64_t first, size;
 };
 
-inline F32N in_units(F32N bound, const Block& block, int64_t i, float step_inverse, int metric) {
+// Per-query numbers of a batch, by level.
+inline float error_factor(const QueryBatch& q, int64_t level, int64_t i) { return q.stats[level * q.padded + i]; }
+inline float norm_factor(const QueryBatch& q, int64_t level, int64_t i) {
+  return q.stats[(q.levels + level) * q.padded + i];
+}
+inline float norm_behind(const QueryBatch& q, int64_t level, int64_t i) {
+  return q.stats[(2 * q.levels + level) * q.padded + i];
+}
+inline float step_inverse(const QueryBatch& q, int64_t i) { return q.stats[3 * q.levels * q.padded + i]; }
+inline int32_t shift_of(const QueryBatch& q, int64_t i) { return -(128 - kOffset) * q.sums[i]; }
+
+inline F32N in_units(F32N bound, const Block& block, int64_t i, F32N inverse, bool l2) {
   F32N value = bound * load<F32N>(block.unit + i);
-  if (metric != kL2) return value;
-  return value - min(load<F32N>(block.half + i) * splat(step_inverse), splat(3e38f));
+  return l2 ? value - min(load<F32N>(block.half + i) * inverse, splat(3e38f)) : value;
 }
 
-inline Block load_block(const Plane& plane, int64_t levels, int metric, int64_t first, int64_t last) {
+inline Block load_block(const Plane& plane, const QueryBatch& q, int64_t first, int64_t last) {
   Block block;
   const float* scale = plane.stats + first;
-  const float* norm = plane.stats + levels * plane.capacity + first;
-  if (metric == kCosine)
+  const float* norm = plane.stats + q.levels * plane.capacity + first;
+  if (q.metric == kCosine)
     for (int64_t i = 0; i < kBlock; i++) block.unit[i] = norm[i] > 0 ? 1 / norm[i] : 0;
   else
     memcpy(block.unit, scale, sizeof block.unit);
-  for (int64_t i = 0; i < kBlock && metric == kL2; i++) {
+  for (int64_t i = 0; i < kBlock && q.metric == kL2; i++) {
     float under = norm[i] - 2e-30f, low = scale[i] * (under > 0 ? under : 0), half = low * low * 0.49999f;
     block.half[i] = half < 3e38f ? half : 3e38f;
   }
   int64_t count = plane.capacity / kBlock, b = first / kBlock;
-  block.norm = plane.blocks[(levels - 1) * count + b];
-  block.error = plane.blocks[(plane.stored + levels - 1) * count + b];
+  block.norm = plane.blocks[(q.levels - 1) * count + b];
+  block.error = plane.blocks[(plane.stored + q.levels - 1) * count + b];
   block.first = first;
   block.size = last - first < kBlock ? last - first : kBlock;
   return block;
 }
 
 // The exact test of one row, and its entry among the candidates.
-inline void append(const Plane& plane, const QueryBatch& q, int64_t query, const Block& block, int64_t i,
-                   int32_t dot, const Candidates& out) {
+inline void append(const Plane& plane, const QueryBatch& q, int64_t query, const Block& block, int64_t i, int32_t dot,
+                   const Candidates& out) {
   const float* stats = plane.stats + block.first + i;
-  float error_factor = q.stats[(q.levels - 1) * q.padded + query];
-  float norm_factor = q.stats[(2 * q.levels - 1) * q.padded + query];
-  float slack = error_factor * stats[(plane.stored + q.levels) * plane.capacity] +
-                norm_factor * stats[q.levels * plane.capacity];
+  float slack = error_factor(q, q.levels - 1, query) * stats[(plane.stored + q.levels) * plane.capacity] +
+                norm_factor(q, q.levels - 1, query) * stats[q.levels * plane.capacity];
   float reach = (float(dot) + slack) * block.unit[i];
   if (q.metric == kL2) {
-    float shift = block.half[i] * q.stats[3 * q.levels * q.padded + query];
+    float shift = block.half[i] * step_inverse(q, query);
     reach -= shift < 3e38f ? shift : 3e38f;
   }
   if (!(reach >= q.thresholds[query])) return;
@@ -62,104 +70,128 @@ inline void append(const Plane& plane, const QueryBatch& q, int64_t query, const
   out.upper[at] = reach;
 }
 
-inline float block_slack(const QueryBatch& q, int64_t query, int64_t level, float error, float norm) {
-  return q.stats[level * q.padded + query] * error + q.stats[(q.levels + level) * q.padded + query] * norm;
-}
-
-// Upper bounds of rows [i, i + lanes) of a block that reach the threshold, as a mask.
-inline I32N reaching(const int32_t* dots, F32N slack, const Block& block, int64_t i, float step_inverse, int metric,
-                     F32N least) {
-  return in_units(to_float(load<I32N>(dots)) + slack, block, i, step_inverse, metric) >= least;
-}
-
-int64_t scan_batch(const Plane& plane, const QueryBatch& q, int64_t first, int64_t last, const Candidates& out) {
-  DotEngine engine;
+// Dot products of a group of queries with half a block of rows.
+struct Products {
   alignas(64) int32_t dots[kQueries * kRows];
+  int64_t half, group;
+};
+
+// One bit a query of the group: some row's bound reaches the threshold.
+template <bool kL2Metric>
+inline uint32_t reaching(const QueryBatch& q, const Block& block, const Products& products) {
+  const float* errors = &q.stats[(q.levels - 1) * q.padded + products.group];
+  const float* norms = errors + q.levels * q.padded;
+  const float* inverses = &q.stats[3 * q.levels * q.padded + products.group];
+  const float* least = q.thresholds + products.group;
+  const int32_t* sums = q.sums + products.group;
+  float slack[kQueries];
+  for (int64_t j = 0; j < kQueries; j++) slack[j] = errors[j] * block.error + norms[j] * block.norm;
+  uint32_t found = 0;
+  for (int64_t j = 0; j < kQueries; j++) {
+    F32N most = {}, extra = splat(slack[j]), inverse = splat(inverses[j]);
+    I32N shift = I32N{} - (128 - kOffset) * sums[j];
+    for (int64_t i = 0; i < kRows; i += kF32) {
+      F32N bound = to_float(load<I32N>(products.dots + j * kRows + i) + shift) + extra;
+      F32N value = in_units(bound, block, products.half + i, inverse, kL2Metric);
+      most = i ? max(most, value) : value;
+    }
+    found |= uint32_t(at_least(most, splat(least[j])) != 0) << j;
+  }
+  return found;
+}
+
+// Appends the rows that reach; returns the largest count so far.
+template <bool kL2Metric>
+inline int64_t collect(const Plane& plane, const QueryBatch& q, const Block& block, const Products& products,
+                       const Candidates& out, int64_t fullest) {
+  for (uint32_t found = reaching<kL2Metric>(q, block, products); found; found &= found - 1) {
+    int64_t j = __builtin_ctz(found), query = products.group + j;
+    if (query >= q.n) break;
+    for (int64_t i = 0; i < kRows && products.half + i < block.size; i++)
+      append(plane, q, query, block, products.half + i, products.dots[j * kRows + i] + shift_of(q, query), out);
+    fullest = out.counts[query] > fullest ? out.counts[query] : fullest;
+  }
+  return fullest;
+}
+
+template <bool kL2Metric>
+int64_t scan_all(const Plane& plane, const QueryBatch& q, int64_t first, int64_t last, const Candidates& out) {
+  DotEngine engine;
+  Products products;
   int64_t fullest = 0;
   for (int64_t i = 0; i < q.n; i++) fullest = out.counts[i] > fullest ? out.counts[i] : fullest;
   for (int64_t at = first; at < last; at += kBlock) {
     if (fullest > out.room - kBlock) return at;
-    Block block = load_block(plane, q.levels, q.metric, at, last);
-    for (int64_t half = 0; half < block.size; half += kRows)
-      for (int64_t group = 0; group < q.n; group += kQueries) {
-        engine.multiply(plane, q, at + half, group, dots);
-        int64_t end = q.n - group < kQueries ? q.n - group : kQueries;
-        for (int64_t j = 0; j < end; j++) {
-          int64_t query = group + j;
-          float step_inverse = q.stats[3 * q.levels * q.padded + query];
-          F32N slack = splat(block_slack(q, query, q.levels - 1, block.error, block.norm));
-          F32N least = splat(q.thresholds[query]);
-          int32_t* row = dots + j * kRows;
-          I32N found = {};
-          for (int64_t i = 0; i < kRows; i += kF32)
-            found |= reaching(row + i, slack, block, half + i, step_inverse, q.metric, least);
-          if (!any(found)) continue;
-          for (int64_t i = 0; i < kRows && half + i < block.size; i++)
-            append(plane, q, query, block, half + i, row[i], out);
-          fullest = out.counts[query] > fullest ? out.counts[query] : fullest;
-        }
+    Block block = load_block(plane, q, at, last);
+    for (products.half = 0; products.half < block.size; products.half += kRows)
+      for (products.group = 0; products.group < q.n; products.group += kQueries) {
+        engine.multiply(plane, q, at + products.half, products.group, products.dots);
+        fullest = collect<kL2Metric>(plane, q, block, products, out, fullest);
       }
   }
   return last;
 }
 
+int64_t scan_batch(const Plane& plane, const QueryBatch& q, int64_t first, int64_t last, const Candidates& out) {
+  return q.metric == kL2 ? scan_all<true>(plane, q, first, last, out) : scan_all<false>(plane, q, first, last, out);
+}
+
 // Drops rows whose bound, with all that lies behind `level` at its largest (Cauchy-Schwarz), stays below the threshold.
-inline void check_level(const Plane& plane, const QueryBatch& q, const Block& block, int64_t level,
-                        const int32_t* dots, int32_t* alive) {
+inline uint64_t check_level(const Plane& plane, const QueryBatch& q, const Block& block, int64_t level,
+                            const int32_t* dots) {
   int64_t count = plane.capacity / kBlock, b = block.first / kBlock;
-  F32N slack = splat(block_slack(q, 0, level, plane.blocks[(plane.stored + level) * count + b],
-                                 plane.blocks[level * count + b]));
-  F32N behind = splat(q.stats[(2 * q.levels + level) * q.padded]);
-  F32N least = splat(q.thresholds[0]);
-  float step_inverse = q.stats[3 * q.levels * q.padded];
+  F32N slack = splat(error_factor(q, level, 0) * plane.blocks[(plane.stored + level) * count + b] +
+                     norm_factor(q, level, 0) * plane.blocks[level * count + b]);
+  F32N behind = splat(norm_behind(q, level, 0)), least = splat(q.thresholds[0]), inverse = splat(step_inverse(q, 0));
   const float* tail = plane.stats + (1 + 2 * plane.stored + level) * plane.capacity + block.first;
+  uint64_t alive = 0;
   for (int64_t i = 0; i < kBlock; i += kF32) {
     F32N bound = to_float(load<I32N>(dots + i)) + slack + behind * load<F32N>(tail + i);
-    I32N reach = in_units(bound, block, i, step_inverse, q.metric) >= least;
-    store(alive + i, load<I32N>(alive + i) & reach);
+    alive |= uint64_t(at_least(in_units(bound, block, i, inverse, q.metric == kL2), least)) << i;
   }
+  return alive;
 }
 
-inline bool tile_alive(const int32_t* alive) {
-  I32N some = {};
-  for (int64_t i = 0; i < kTile; i += kF32) some |= load<I32N>(alive + i);
-  return any(some);
+// Dot products of the rows still alive, level by level; returns which rows are left.
+inline uint64_t descend(const Plane& plane, const QueryBatch& q, const Block& block, const uint8_t* checks,
+                        int64_t* visited, int32_t* dots) {
+  uint64_t alive = ~uint64_t(0) >> (kBlock - block.size);
+  bool pruned = false;
+  const int8_t* codes = q.codes;
+  for (int64_t i = 0; i < kBlock; i++) dots[i] = shift_of(q, 0);
+  for (int64_t level = 0; level < q.levels; level++) {
+    int64_t width = level_width(q.bounds, level);
+    const uint8_t* lines = plane.codes + plane.starts[level] + block.first * width;
+    for (int64_t tile = 0; tile < kBlock; tile += kTile) {
+      if (!(alive >> tile & 0xFFFF)) continue;
+      visited[level]++;
+      tile_dots(lines + tile * width, width / 4, codes, !pruned, dots + tile);
+    }
+    codes += query_width(q.bounds, level);
+    if (level == q.levels - 1 || !checks[level]) continue;
+    alive &= check_level(plane, q, block, level, dots);
+    pruned = true;
+  }
+  return alive;
 }
 
-int64_t scan_query(const Plane& plane, const QueryBatch& q, const uint8_t* checks, int64_t first,
-                   int64_t last, const Candidates& out, int64_t* visited) {
-  alignas(64) int32_t dots[kBlock], alive[kBlock];
-    float step_inverse = q.stats[3 * q.levels * q.padded];
+int64_t scan_query(const Plane& plane, const QueryBatch& q, const uint8_t* checks, int64_t first, int64_t last,
+                   const Candidates& out, int64_t* visited) {
+  alignas(64) int32_t dots[kBlock];
+  F32N inverse = splat(step_inverse(q, 0)), least = splat(q.thresholds[0]);
   for (int64_t at = first; at < last; at += kBlock) {
     if (out.counts[0] > out.room - kBlock) return at;
-    Block block = load_block(plane, q.levels, q.metric, at, last);
-    for (int64_t i = 0; i < kBlock; i++) {
-      alive[i] = i < block.size ? -1 : 0;
-      dots[i] = -(128 - kOffset) * q.sums[0];
+    Block block = load_block(plane, q, at, last);
+    uint64_t alive = descend(plane, q, block, checks, visited, dots), reaching = 0;
+    if (!alive) continue;
+    F32N slack = splat(error_factor(q, q.levels - 1, 0) * block.error + norm_factor(q, q.levels - 1, 0) * block.norm);
+    for (int64_t i = 0; i < kBlock; i += kF32) {
+      F32N value = in_units(to_float(load<I32N>(dots + i)) + slack, block, i, inverse, q.metric == kL2);
+      reaching |= uint64_t(at_least(value, least)) << i;
     }
-    bool pruned = false;
-    const int8_t* level_codes = q.codes;
-    for (int64_t level = 0; level < q.levels; level++) {
-      int64_t width = level_width(q.bounds, level);
-      for (int64_t tile = 0; tile < kBlock; tile += kTile) {
-        if (!tile_alive(alive + tile)) continue;
-        visited[level]++;
-        tile_dots(plane.codes + plane.starts[level] + (at + tile) * width, width / 4, level_codes, !pruned, dots + tile);
-      }
-      level_codes += query_width(q.bounds, level);
-      if (level == q.levels - 1 || !checks[level]) continue;
-      check_level(plane, q, block, level, dots, alive);
-      pruned = true;
-    }
-    F32N slack = splat(block_slack(q, 0, q.levels - 1, block.error, block.norm));
-    F32N least = splat(q.thresholds[0]);
-    for (int64_t tile = 0; tile < block.size; tile += kTile) {
-      I32N found = {};
-      for (int64_t i = tile; i < tile + kTile; i += kF32)
-        found |= load<I32N>(alive + i) & reaching(dots + i, slack, block, i, step_inverse, q.metric, least);
-      if (!any(found)) continue;
-      for (int64_t i = tile; i < tile + kTile; i++)
-        if (alive[i]) append(plane, q, 0, block, i, dots[i], out);
+    for (alive &= reaching; alive; alive &= alive - 1) {
+      int64_t i = __builtin_ctzll(alive);
+      append(plane, q, 0, block, i, dots[i], out);
     }
   }
   return last;

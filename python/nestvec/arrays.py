@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _check_finite(result: Array, source: Array, name: str, first_row: int) -> No
 def _as_numpy(x: Any, name: str) -> Array:
     if isinstance(x, np.ndarray):
         return x
-    if hasattr(x, "__dlpack__") and hasattr(x, "detach"):  # a torch tensor: it knows float32 and bfloat16, numpy only one
+    if hasattr(x, "__dlpack__") and hasattr(x, "detach"):  # a torch tensor: numpy would not know its bfloat16
         x = x.detach()
         x = x.float() if "bfloat16" in str(x.dtype) else x
     if hasattr(x, "__dlpack__"):
@@ -135,7 +136,7 @@ def level_bounds(levels: Any, d: int) -> Array:
         chosen = [bound for bound in (64 << i for i in range(11)) if bound < d]
     else:
         chosen = [integer(level, "a level", 1, d) for level in levels]
-        if any(a >= b for a, b in zip(chosen, chosen[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(chosen)):
             raise ValueError(f"levels must be strictly ascending, got {tuple(chosen)}")
     if not chosen or chosen[-1] != d:
         chosen.append(d)

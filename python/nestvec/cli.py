@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
         import click
     except ImportError:
         _fail('the nestvec command needs click: pip install "nestvec[demo]"')
-    from nestvec.demo import DemoError
+    from .demo import DemoError
 
     try:
         # click's own error report takes several lines, so errors are reported here.
@@ -64,16 +64,14 @@ def commands() -> click.Group:
     import click
 
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
-    info = click.Command(
-        "info", callback=_info, params=[as_json], help="Show version, backend, CPU features, threads."
-    )
+    info = click.Command("info", callback=_info, params=[as_json], help="Show version, backend, CPU features, threads.")
     return click.Group("nestvec", commands=[info, _demo_command()], help="Nested vector search.")
 
 
 def _demo_command() -> click.Command:
     import click
 
-    from nestvec import demo
+    from . import demo
 
     levels = click.Choice([str(level) for level in demo.LEVELS])
     return click.Command(
@@ -84,12 +82,8 @@ def _demo_command() -> click.Command:
         "or prompts for queries on a terminal.",
         params=[
             click.Argument(["query"], required=False),
-            click.Option(
-                ["--k"], type=click.IntRange(min=1), default=5, show_default=True, help="Results per query."
-            ),
-            click.Option(
-                ["--dims"], type=levels, default="256", show_default=True, help="Leading dims to search."
-            ),
+            click.Option(["--k"], type=click.IntRange(min=1), default=5, show_default=True, help="Results per query."),
+            click.Option(["--dims"], type=levels, default="256", show_default=True, help="Leading dims to search."),
             click.Option(["--table/--no-table"], default=True, help="Measure every depth first."),
             click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
         ],
@@ -108,7 +102,7 @@ def _info(as_json: bool) -> None:
 
 
 def _demo(query: str | None, k: int, dims: str, table: bool, as_json: bool) -> None:
-    from nestvec import demo
+    from . import demo
 
     demo.run(query, k=k, dims=int(dims), table=table, as_json=as_json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ class Stored(NamedTuple):
 class NestedIndex:
     """Exact top-k over nested (Matryoshka) vectors, at any number of leading dims.
 
-    Each level keeps an int8 plane of its dims and bounds on what the codes leave out. A search scans the planes, then scores
-    the few rows that can still matter from the stored rows, in float64: the ids are those of brute force.
+    Each level keeps an int8 plane of its dims and bounds on what the codes leave out. A search scans the planes, then
+    scores the few rows that can still matter from the stored rows, in float64: the ids are those of brute force.
 
     Parameters
     ----------
@@ -48,8 +49,8 @@ class NestedIndex:
 
     Notes
     -----
-    Memory is 4 d (or 2 d) bytes for a stored row, d for its planes and 12 per level. Any number of threads may search while
-    one adds; a search sees the index before or after an `add`.
+    Memory is 4 d (or 2 d) bytes for a stored row, d for its planes and 12 per level. Any number of threads may search
+    while one adds; a search sees the index before or after an `add`.
 
     References
     ----------
@@ -67,9 +68,7 @@ class NestedIndex:
     [0, 1]
     """
 
-    def __init__(
-        self, d: int, levels: Iterable[int] | None = None, metric: str = "ip", rows: str = "float32"
-    ) -> None:
+    def __init__(self, d: int, levels: Iterable[int] | None = None, metric: str = "ip", rows: str = "float32") -> None:
         self._d = arrays.integer(d, "d", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._d)
         self._metric = arrays.one_of(metric, "metric", tuple(arrays.METRICS))
@@ -132,7 +131,7 @@ class NestedIndex:
         Raises
         ------
         ValueError
-            Wrong shape; NaN or Inf, or a value beyond the type of the stored rows (row and column named); ids that repeat.
+            Wrong shape; NaN or Inf, or a value beyond the type of the stored rows (row and column named); repeated ids.
         TypeError
             A dtype that holds no real numbers.
         """
@@ -152,19 +151,17 @@ class NestedIndex:
                 raise
             self._commit(stored, given, len(x))
 
-    def search(
-        self, q: Any, k: int, *, dims: int | None = None, threads: int | None = None
-    ) -> tuple[Array, Array]:
+    def search(self, q: Any, k: int, *, dims: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
         """The k best rows for each query, exactly.
 
         Parameters
         ----------
         q : (nq, d) array
-            Queries, of any type `add` takes. A single vector (d,) is one query; (nq, dims) is enough where `dims` is given.
+            Queries, of any type `add` takes. A single vector (d,) is one query; with `dims`, (nq, dims) is enough.
         k : int
             Results per query, at least 1.
         dims : int, optional
-            Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows are read.
+            Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
         threads : int, optional
             Default: all cores this process may use, one for little work.
 
@@ -239,7 +236,7 @@ class NestedIndex:
         if given is not None:
             segment.ids[n : n + count] = given[at : at + count]
         cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, ADD_ROWS)})  # a block has one writer
-        spans = list(zip(cuts, cuts[1:], strict=False))
+        spans = list(pairwise(cuts))
         parallel.run(lambda span: self._write(segment, x, at - n, *span), spans, workers)
         stored[-1] = Stored(segment, n + count)
         return count

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .arrays import integer
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +39,8 @@ def run(work: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
 
     An exception, Ctrl-C included, cancels the parts not begun, waits for the others and is then raised.
     """
+    if threads == 1 or len(parts) == 1:
+        return [work(part) for part in parts]
     queue: SimpleQueue[int] = SimpleQueue()
     for at in range(len(parts)):
         queue.put(at)
@@ -75,6 +79,8 @@ def _discard(queue: SimpleQueue[int]) -> None:
 def _executor(workers: int) -> ThreadPoolExecutor:
     """The pool, made anew after a fork (its threads stay behind in the parent) and when more workers are wanted."""
     global _pool, _owner
+    from concurrent.futures import ThreadPoolExecutor  # half of the import time of this package, were it above
+
     if _pool is None or _owner[0] != os.getpid() or _owner[1] < workers:
         _pool = ThreadPoolExecutor(workers, thread_name_prefix="nestvec")
         _owner = (os.getpid(), workers)

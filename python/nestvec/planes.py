@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +20,11 @@ def padded(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def level_widths(bounds: Array) -> Array:
-    """Bytes a row takes in each level: its dims, padded to lines of four."""
-    return padded_array(np.diff(bounds, prepend=0), 4)
-
-
-def padded_array(values: Array, multiple: int) -> Array:
-    """Each value rounded up to a multiple."""
-    return -(-values // multiple) * multiple
+def level_widths(bounds: Array, multiple: int) -> Array:
+    """Dims of each level, rounded up to a multiple: lines of 4 for rows, steps of 64 for queries."""
+    widths = bounds.copy()
+    widths[1:] -= bounds[:-1]
+    return -(-widths // multiple) * multiple
 
 
 def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -34,7 +32,7 @@ def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
     numpy asks for huge pages for what is large; a scan from 4 KB pages is about a quarter slower.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
@@ -58,7 +56,7 @@ class Segment:
     @classmethod
     def allocate(cls, rows: Array, capacity: int, bounds: Array, ids: Array, base: int) -> Segment:
         """Empty planes over `bounds` for up to `capacity` (a multiple of 64) of `rows`."""
-        widths = level_widths(bounds)
+        widths = level_widths(bounds, 4)
         levels = len(bounds)
         return cls(
             rows=rows,
@@ -79,7 +77,7 @@ class Segment:
     @property
     def capacity(self) -> int:
         """Rows there is room for."""
-        return self.stats.shape[1]
+        return int(self.stats.shape[1])
 
     @property
     def nbytes(self) -> int:

@@ -1,14 +1,15 @@
 """Certified exact top-k: int8 planes say which rows can matter, exact scores of those rows decide.
 
-A scan keeps rows whose upper bound reaches a threshold. The threshold is the k-th best exact score so far, so it must rise
-early: chunks of rows grow by a factor of eight, and after each the most promising candidates are scored exactly. The rest
-wait; most are dropped later by a better threshold without ever being read.
+A scan keeps rows whose upper bound reaches a threshold. The threshold is the k-th best exact score so far, so it must
+rise early: chunks of rows grow by a factor of eight, and after each the most promising candidates are scored exactly.
+The rest wait; most are dropped later by a better threshold without ever being read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from . import backends, parallel
 from .arrays import METRICS
-from .planes import BLOCK, Segment, padded, padded_array
+from .planes import BLOCK, Segment, aligned, level_widths, padded
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +60,8 @@ class Heaps:
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
         order = np.lexsort((self.ids, -self.scores), axis=1)
-        return np.take_along_axis(self.scores, order, 1), np.take_along_axis(self.ids, order, 1)
+        query = np.arange(len(order))[:, None]
+        return self.scores[query, order], self.ids[query, order]
 
     @classmethod
     def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:
@@ -80,9 +82,11 @@ class Packed:
     def __init__(self, task: Task, bounds: Array, room: int) -> None:
         count, levels = len(task.queries), len(bounds)
         size = padded(max(count, 1), 32)
-        width = int(padded_array(np.diff(bounds, prepend=0), 64).sum())
+        steps = int(level_widths(bounds, 64).sum()) // 64
+        width = 64 * (steps | 1)  # an odd number of cache lines: queries then fall into different sets
         self.bounds = bounds
-        self.codes = np.zeros((size, width), np.int8)
+        self.codes = aligned((size, width), np.int8)
+        self.codes[:] = 0
         self.sums = np.zeros(size, np.int32)
         self.stats = np.zeros((3 * levels + 1, size), np.float32)
         self.thresholds = np.full(size, np.inf, np.float32)
@@ -144,7 +148,7 @@ class Scan:
 
     def _drop_checks(self, visited: Array) -> None:
         """Stop checking at levels that save less than the check's own reads, about eight bytes a row."""
-        saved = (visited[:-1] - visited[1:]) * np.diff(self.packed.bounds)
+        saved = (visited[:-1] - visited[1:]) * level_widths(self.packed.bounds, 4)[1:]
         self.checks[:-1] &= saved >= 8 * visited[:-1]
 
     def _rescore(self, segment: Segment, take: int) -> None:
@@ -174,7 +178,7 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
     if count < FEW:
         rows = split_rows(parts, threads)
         per_query = [
-            Heaps.merged(parallel.run(lambda part, one=one: _search(part, one, bounds), rows, threads), task.k).ordered()
+            Heaps.merged(parallel.run(partial(_search, task=one, bounds=bounds), rows, threads), task.k).ordered()
             for one in split_queries(task, 1)
         ]
         return np.concatenate([s for s, _ in per_query]), np.concatenate([i for _, i in per_query])
@@ -188,12 +192,17 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
 
 def split_queries(task: Task, size: int) -> Iterator[Task]:
     """The task in batches of `size` queries."""
+    if len(task.queries) <= size:
+        yield task
+        return
     for at in range(0, len(task.queries), size):
         yield replace(task, queries=task.queries[at : at + size])
 
 
 def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
     """The parts in `threads` shares of about as many rows, cut at blocks."""
+    if threads == 1:
+        return [list(parts)]
     share = padded(-(-sum(part.last - part.first for part in parts) // threads), BLOCK)
     shares: list[list[Part]] = [[]]
     room = share

@@ -69,9 +69,7 @@ def prefix_topk(
     return as_results(scores, ids, k, metric)
 
 
-def prefix_scores(
-    q: Any, x: Any, *, dims: int | None = None, metric: str = "ip", threads: int | None = None
-) -> Array:
+def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip", threads: int | None = None) -> Array:
     """Scores of all rows of `x` for each query over the leading `dims`: sums in float64, rounded to float32.
 
     Parameters

@@ -54,7 +54,7 @@ def run(query: str | None, *, k: int = 5, dims: int = 256, table: bool = True, a
     require_packages()
     from rich.console import Console
 
-    from nestvec.demo import library, report
+    from . import library, report
 
     # Progress goes to stderr, so that standard output holds the results alone.
     progress = Console(stderr=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from nestvec.demo import DemoError
+from . import DemoError
 
 _TABLE = "weights/l2_supercat_256.safetensors"
 # The folder's name differs between releases, which is why the package's own loader is not used.

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 import nestvec as nv
-from nestvec.demo import LEVELS, DemoError
-from nestvec.demo.corpus import (
+
+from . import LEVELS, DemoError
+from .corpus import (
     Entry,
     compiled_docstrings,
     known_items,
@@ -21,8 +22,8 @@ from nestvec.demo.corpus import (
     python_files,
     unique_entries,
 )
-from nestvec.demo.embedder import Embedder
-from nestvec.demo.measure import Depth, Floats, K, brute_force, measure_depth
+from .embedder import Embedder
+from .measure import Depth, Floats, K, brute_force, measure_depth
 
 _CHUNK = 512
 

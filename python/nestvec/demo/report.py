@@ -9,9 +9,9 @@ from textwrap import shorten
 from rich.table import Column, Table
 from rich.text import Text
 
-from nestvec.demo.corpus import Entry
-from nestvec.demo.library import Library
-from nestvec.demo.measure import Depth, K
+from .corpus import Entry
+from .library import Library
+from .measure import Depth, K
 
 _NOTES = """\
 A query is the first sentence of a docstring; the one answer that counts is the rest of that docstring, \
@@ -103,7 +103,17 @@ def notes(depths: Sequence[Depth]) -> str:
     if equal < searches:
         gap = max(depth.largest_gap for depth in depths)
         check += f" Where they differ, the cosines at the same rank differ by at most {gap:.1e}."
-    return f"{check}\n{_NOTES.format(k=K, d=depths[-1].dims, n=depths[-1].queries)}"
+    text = f"{check}\n{_NOTES.format(k=K, d=depths[-1].dims, n=depths[-1].queries)}"
+    slower = sum(
+        (depth.numpy_single_us < depth.nestvec_single_us) + (depth.numpy_batch_us < depth.nestvec_batch_us)
+        for depth in depths
+    )
+    if slower:
+        text += (
+            f"\nnumpy is faster in {slower} of {2 * len(depths)} timings here: with so few rows, the fixed "
+            "cost of a search outweighs the reading that it saves."
+        )
+    return text
 
 
 def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:

@@ -1,0 +1,6 @@
+"""`python -m nestvec` is the `nestvec` command."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()
