@@ -67,7 +67,7 @@ int64_t first_nonfinite(const float* values, int64_t n) {
 }
 
 int64_t sum_bytes(const uint8_t* values, int64_t n) {
-  constexpr int64_t kAhead = 4096;
+  constexpr int64_t kAhead = 2048;
   int64_t total = 0, i = 0;
   for (; i + 1024 <= n; i += 1024) {
 #if defined(__AVX512BW__)

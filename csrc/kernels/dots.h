@@ -18,7 +18,7 @@ inline int32_t four_codes(const int8_t* p) {
 // dots[0..16) += one tile times one query. Several sums a lane hide the multiplier's latency; integers add in any order.
 inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, bool prefetch, int32_t* dots) {
   constexpr int kUnroll = kParts >= 4 ? 1 : 4 / kParts;
-  constexpr int64_t kAhead = 4096;
+  constexpr int64_t kAhead = 2048;
   I32N acc[kUnroll][kParts] = {};
   int64_t line = 0;
   for (; line + kUnroll <= lines; line += kUnroll)

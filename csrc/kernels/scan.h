@@ -1,5 +1,5 @@
 // Scans of int8 planes with certified upper bounds; specification: python/nestvec/kernels/scan.py.
-// One query is bound by reading the plane: software prefetch a few KB ahead, one check per 16 rows. Many queries are bound by
+// One query is bound by reading the plane: software prefetch 2 KB ahead, one check per 16 rows. Many queries are bound by
 // multiplying: half a block of rows (32 x d bytes, in L1) meets 8 or 32 queries at a time, sums stay in registers, and a
 // score is compared with its threshold where it lies: four vector operations for 16 scores, nothing written.
 #pragma once

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
 FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
 PACK_ROWS = 16_384  # rows per temporary plane
-CHUNK_WORK = 2 * 10**9  # multiplications per kernel call, so that Ctrl-C is answered between calls
+SLICE = 0.05  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 EVERYTHING = 2**62
 ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -108,7 +109,7 @@ class Scan:
         self.kernels = backends.current()
         self.task = task
         self.metric = METRICS[task.metric]
-        self.first_chunk = padded(max(1024, 2 * task.k), BLOCK)
+        self.first_chunk = padded(max(256, 2 * task.k), BLOCK)
         self.packed = Packed(task, bounds, self.first_chunk + 1024)
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
@@ -118,14 +119,15 @@ class Scan:
     def run(self, parts: Sequence[Part]) -> Heaps:
         """Scan all parts and return the best results."""
         chunk = self.first_chunk
-        limit = max(4096, CHUNK_WORK // (max(1, len(self.task.queries)) * self.task.dims) // BLOCK * BLOCK)
         for part in parts:
             at = part.first
             while at < part.last:
-                end = min(part.last, at + min(chunk, limit))
+                end = min(part.last, at + chunk)
+                begun = perf_counter()
                 self._chunk(part, at, end)
+                affordable = int((end - at) * SLICE / (perf_counter() - begun)) // BLOCK * BLOCK
+                chunk = max(self.first_chunk, min(8 * chunk, affordable))
                 at = end
-                chunk *= 8
         return self.heaps
 
     def _chunk(self, part: Part, first: int, last: int) -> None:
@@ -228,7 +230,7 @@ def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
     heaps = Heaps(len(task.queries), task.k)
     wide = task.queries.astype(np.float64)
     topk = getattr(kernels, f"topk_{ROW_SUFFIX[task.row_type]}")
-    step = max(1024, CHUNK_WORK // (8 * len(task.queries) * task.dims))
+    step = max(BLOCK, int(SLICE * 2e9) // (len(task.queries) * task.dims))
     for part in parts:
         for at in range(part.first, part.last, step):
             end = min(part.last, at + step)
