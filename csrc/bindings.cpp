@@ -71,7 +71,8 @@ template <class T>
 Rows rows_of(const py::array_t<T>& rows, int64_t dims, const Array<int64_t>& ids, int64_t base) {
   constexpr int64_t size = sizeof(T);
   need(rows.ndim() == 2 && dims >= 1 && rows.shape(1) >= dims, "rows have fewer dims than asked for");
-  need((rows.shape(1) == 1 || rows.strides(1) == size) && rows.strides(0) % size == 0, "rows must be contiguous");
+  need(rows.size() == 0 || ((rows.shape(1) == 1 || rows.strides(1) == size) && rows.strides(0) % size == 0),
+       "rows must be contiguous");
   need(ids.size() == 0 || ids.size() >= rows.shape(0), "ids are fewer than rows");
   return {rows.data(), rows.strides(0) / size, rows.shape(0), dims, ids.size() ? ids.data() : nullptr, base};
 }

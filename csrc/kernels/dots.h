@@ -15,8 +15,9 @@ inline int32_t four_codes(const int8_t* p) {
   return v;
 }
 
-// dots[0..16) += one tile times one query. Several sums a lane hide the multiplier's latency; integers add in any order.
-inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, bool prefetch, int32_t* dots) {
+// dots[0..16) += one tile times one query, and `shift`. Several sums a lane hide the multiplier's latency; integers add in any order.
+inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, int32_t shift, bool prefetch,
+                      int32_t* dots) {
   constexpr int kUnroll = kParts >= 4 ? 1 : 4 / kParts;
   constexpr int64_t kAhead = 2048;
   I32N acc[kUnroll][kParts] = {};
@@ -32,7 +33,7 @@ inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, b
     for (int p = 0; p < kParts; p++)
       acc[0][p] = dot4(acc[0][p], prepare(tile + line * kLine + p * kNative), four_codes(query + line * 4));
   for (int p = 0; p < kParts; p++) {
-    I32N sum = load<I32N>(dots + p * kF32);
+    I32N sum = load<I32N>(dots + p * kF32) + shift;
     for (int u = 0; u < kUnroll; u++) sum += acc[u][p];
     store(dots + p * kF32, sum);
   }

@@ -6,6 +6,7 @@
 namespace nestvec {
 namespace {
 
+constexpr int64_t kMaxLevels = 32;
 constexpr double kGrow = 1 + 0x1p-19, kTiny = 1e-30, kMargin = 0x1p-16;
 
 inline int64_t level_start(const int64_t* bounds, int64_t level) { return level ? bounds[level - 1] : 0; }
@@ -98,7 +99,6 @@ inline void raise(float& bound, float value) { bound = value > bound ? value : b
 
 void pack_rows(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, const int64_t* starts,
                int64_t first, uint8_t* codes, float* stats, float* blocks, int64_t capacity) {
-  constexpr int64_t kMaxLevels = 32;
   double squares[kMaxLevels];
   for (int64_t at = first; at < first + n; at++, x += d) {
     RowScale s = row_scale(largest_magnitude(x, d));

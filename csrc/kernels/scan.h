@@ -15,6 +15,8 @@ struct Block {
   float unit[kBlock], half[kBlock];
   float error, norm;
   int64_t first, size;
+
+  uint64_t rows() const { return ~uint64_t(0) >> (kBlock - size); }  // one bit a row
 };
 
 // Per-query numbers of a batch, by level.
@@ -42,8 +44,9 @@ inline Block load_block(const Plane& plane, const QueryBatch& q, int64_t first, 
   else
     memcpy(block.unit, scale, sizeof block.unit);
   for (int64_t i = 0; i < kBlock && q.metric == kL2; i++) {
-    float under = norm[i] - 2e-30f, low = scale[i] * (under > 0 ? under : 0), half = low * low * 0.49999f;
-    block.half[i] = half < 3e38f ? half : 3e38f;
+    float under = norm[i] - 2e-30f, low = scale[i] * (under > 0 ? under : 0);
+    float half = low * 0.49999f * low - 1e-44f;  // below the true half norm, denormal or not
+    block.half[i] = half < 3e38f ? (half > 0 ? half : 0) : 3e38f;
   }
   int64_t count = plane.capacity / kBlock, b = first / kBlock;
   block.norm = plane.blocks[(q.levels - 1) * count + b];
@@ -53,21 +56,26 @@ inline Block load_block(const Plane& plane, const QueryBatch& q, int64_t first, 
   return block;
 }
 
-// The exact test of one row, and its entry among the candidates.
-inline void append(const Plane& plane, const QueryBatch& q, int64_t query, const Block& block, int64_t i, int32_t dot,
-                   const Candidates& out) {
-  const float* stats = plane.stats + block.first + i;
-  float slack = error_factor(q, q.levels - 1, query) * stats[(plane.stored + q.levels) * plane.capacity] +
-                norm_factor(q, q.levels - 1, query) * stats[q.levels * plane.capacity];
-  float reach = (float(dot) + slack) * block.unit[i];
-  if (q.metric == kL2) {
-    float shift = block.half[i] * step_inverse(q, query);
-    reach -= shift < 3e38f ? shift : 3e38f;
+// The test with each row's own error and norm, for the rows of `alive`, and their entries among the candidates.
+inline void append(const Plane& plane, const QueryBatch& q, int64_t query, const Block& block, const int32_t* dots,
+                   uint64_t alive, const Candidates& out) {
+  const float* norms = plane.stats + q.levels * plane.capacity + block.first;
+  const float* errors = norms + plane.stored * plane.capacity;
+  F32N of_error = splat(error_factor(q, q.levels - 1, query)), of_norm = splat(norm_factor(q, q.levels - 1, query));
+  F32N inverse = splat(step_inverse(q, query)), least = splat(q.thresholds[query]);
+  int64_t at = query * out.room + out.counts[query];
+  for (int64_t i = 0; i < kBlock; i += kF32) {
+    uint64_t some = alive >> i & ((uint64_t(1) << kF32) - 1);
+    if (!some) continue;
+    F32N slack = of_error * load<F32N>(errors + i) + of_norm * load<F32N>(norms + i);
+    F32N reach = in_units(to_float(load<I32N>(dots + i)) + slack, block, i, inverse, q.metric == kL2);
+    for (some &= at_least(reach, least); some; some &= some - 1, at++) {
+      int64_t lane = __builtin_ctzll(some);
+      out.rows[at] = int32_t(block.first + i + lane);
+      out.upper[at] = reach[lane];
+    }
   }
-  if (!(reach >= q.thresholds[query])) return;
-  int64_t at = query * out.room + out.counts[query]++;
-  out.rows[at] = int32_t(block.first + i);
-  out.upper[at] = reach;
+  out.counts[query] = at - query * out.room;
 }
 
 // Dot products of a group of queries with half a block of rows.
@@ -88,12 +96,12 @@ inline uint32_t reaching(const QueryBatch& q, const Block& block, const Products
   for (int64_t j = 0; j < kQueries; j++) slack[j] = errors[j] * block.error + norms[j] * block.norm;
   uint32_t found = 0;
   for (int64_t j = 0; j < kQueries; j++) {
-    F32N most = {}, extra = splat(slack[j]), inverse = splat(inverses[j]);
+    F32N most = splat(-__builtin_inff()), extra = splat(slack[j]), inverse = splat(inverses[j]);
     I32N shift = I32N{} - (128 - kOffset) * sums[j];
     for (int64_t i = 0; i < kRows; i += kF32) {
       F32N bound = to_float(load<I32N>(products.dots + j * kRows + i) + shift) + extra;
-      F32N value = in_units(bound, block, products.half + i, inverse, kL2Metric);
-      most = i ? max(most, value) : value;
+      // in this order a NaN, from the unwritten stats behind the last row, loses
+      most = max(in_units(bound, block, products.half + i, inverse, kL2Metric), most);
     }
     found |= uint32_t(at_least(most, splat(least[j])) != 0) << j;
   }
@@ -104,11 +112,13 @@ inline uint32_t reaching(const QueryBatch& q, const Block& block, const Products
 template <bool kL2Metric>
 inline int64_t collect(const Plane& plane, const QueryBatch& q, const Block& block, const Products& products,
                        const Candidates& out, int64_t fullest) {
+  uint64_t rows = ((uint64_t(1) << kRows) - 1) << products.half;
   for (uint32_t found = reaching<kL2Metric>(q, block, products); found; found &= found - 1) {
     int64_t j = __builtin_ctz(found), query = products.group + j;
     if (query >= q.n) break;
-    for (int64_t i = 0; i < kRows && products.half + i < block.size; i++)
-      append(plane, q, query, block, products.half + i, products.dots[j * kRows + i] + shift_of(q, query), out);
+    alignas(64) int32_t dots[kBlock] = {};
+    for (int64_t i = 0; i < kRows; i++) dots[products.half + i] = products.dots[j * kRows + i] + shift_of(q, query);
+    append(plane, q, query, block, dots, rows & block.rows(), out);
     fullest = out.counts[query] > fullest ? out.counts[query] : fullest;
   }
   return fullest;
@@ -154,18 +164,18 @@ inline uint64_t check_level(const Plane& plane, const QueryBatch& q, const Block
 
 // Dot products of the rows still alive, level by level; returns which rows are left.
 inline uint64_t descend(const Plane& plane, const QueryBatch& q, const Block& block, const uint8_t* checks,
-                        int64_t* visited, int32_t* dots) {
-  uint64_t alive = ~uint64_t(0) >> (kBlock - block.size);
+                        const int32_t* shifts, int64_t* visited, int32_t* dots) {
+  uint64_t alive = block.rows();
   bool pruned = false;
   const int8_t* codes = q.codes;
-  for (int64_t i = 0; i < kBlock; i++) dots[i] = shift_of(q, 0);
+  for (int64_t i = 0; i < kBlock; i++) dots[i] = 0;
   for (int64_t level = 0; level < q.levels; level++) {
     int64_t width = level_width(q.bounds, level);
     const uint8_t* lines = plane.codes + plane.starts[level] + block.first * width;
     for (int64_t tile = 0; tile < kBlock; tile += kTile) {
       if (!(alive >> tile & 0xFFFF)) continue;
       visited[level]++;
-      tile_dots(lines + tile * width, width / 4, codes, !pruned, dots + tile);
+      tile_dots(lines + tile * width, width / 4, codes, shifts[level], !pruned, dots + tile);
     }
     codes += query_width(q.bounds, level);
     if (level == q.levels - 1 || !checks[level]) continue;
@@ -175,24 +185,33 @@ inline uint64_t descend(const Plane& plane, const QueryBatch& q, const Block& bl
   return alive;
 }
 
+// What unsigned bytes add to a level's dot products, to be taken off before the level is checked.
+inline void level_shifts(const QueryBatch& q, int32_t* shifts) {
+  const int8_t* codes = q.codes;
+  for (int64_t level = 0; level < q.levels; codes += query_width(q.bounds, level++)) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < query_width(q.bounds, level); i++) sum += codes[i];
+    shifts[level] = -(128 - kOffset) * sum;
+  }
+}
+
 int64_t scan_query(const Plane& plane, const QueryBatch& q, const uint8_t* checks, int64_t first, int64_t last,
                    const Candidates& out, int64_t* visited) {
   alignas(64) int32_t dots[kBlock];
+  int32_t shifts[kMaxLevels];
+  level_shifts(q, shifts);
   F32N inverse = splat(step_inverse(q, 0)), least = splat(q.thresholds[0]);
   for (int64_t at = first; at < last; at += kBlock) {
     if (out.counts[0] > out.room - kBlock) return at;
     Block block = load_block(plane, q, at, last);
-    uint64_t alive = descend(plane, q, block, checks, visited, dots), reaching = 0;
+    uint64_t alive = descend(plane, q, block, checks, shifts, visited, dots), reaching = 0;
     if (!alive) continue;
     F32N slack = splat(error_factor(q, q.levels - 1, 0) * block.error + norm_factor(q, q.levels - 1, 0) * block.norm);
     for (int64_t i = 0; i < kBlock; i += kF32) {
       F32N value = in_units(to_float(load<I32N>(dots + i)) + slack, block, i, inverse, q.metric == kL2);
       reaching |= uint64_t(at_least(value, least)) << i;
     }
-    for (alive &= reaching; alive; alive &= alive - 1) {
-      int64_t i = __builtin_ctzll(alive);
-      append(plane, q, 0, block, i, dots[i], out);
-    }
+    if (alive &= reaching) append(plane, q, 0, block, dots, alive, out);
   }
   return last;
 }

@@ -52,15 +52,16 @@ def run(work: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
                 at = queue.get_nowait()
             except Empty:
                 return
-            results[at] = work(parts[at])
+            try:
+                results[at] = work(parts[at])
+            except BaseException:
+                _discard(queue)
+                raise
 
     helpers = min(threads, len(parts)) - 1
     futures = [_executor(helpers).submit(drain) for _ in range(helpers)]
     try:
         drain()
-    except BaseException:
-        _discard(queue)
-        raise
     finally:
         errors = [future.exception() for future in futures if not future.cancel()]
     for error in filter(None, errors):

@@ -77,7 +77,7 @@ def sum_bytes(values: Any) -> int:
     """Sum of uint8 ``(n,)``: the yardstick of the benchmarks, the least that reading a plane can cost."""
     total = 0
     for i in range(values.shape[0]):
-        total += values[i]
+        total += int(values[i])
     return total
 
 

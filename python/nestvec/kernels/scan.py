@@ -74,7 +74,7 @@ def scan_query(
         if counts[0] > room - BLOCK:
             return block
         size = min(BLOCK, last - block)
-        dots[:] = -ZERO * query_sums[0]
+        dots[:] = 0
         alive[:] = False
         alive[:size] = True
         at = 0
@@ -137,7 +137,7 @@ def scan_batch(
         alive[:] = False
         alive[:size] = True
         for query in range(counts.shape[0]):
-            dots[:] = -ZERO * query_sums[query]
+            dots[:] = 0
             at = 0
             for level in range(levels):
                 width = level_width(bounds, level)
@@ -162,9 +162,10 @@ def in_units(
         return np.float32(bound * np.float32(np.float32(1) / norm)) if norm > np.float32(0) else np.float32(0)
     value = np.float32(bound * stats[0, row])
     if metric == L2:
-        # the stored norm is an upper bound: step below the true one before squaring
+        # below the true half norm: the stored norm is an upper bound, and a denormal square may have been rounded up
         low = np.float32(stats[0, row] * max(np.float32(norm - np.float32(2e-30)), np.float32(0)))
-        half = min(np.float32(np.float32(low * low) * np.float32(0.49999)), HUGE)
+        half = np.float32(np.float32(np.float32(low * np.float32(0.49999)) * low) - np.float32(1e-44))
+        half = min(max(half, np.float32(0)), HUGE)
         value = np.float32(value - min(np.float32(half * query_stats[3 * levels, query]), HUGE))
     return value
 
@@ -175,7 +176,7 @@ def _tile_dots(tile: Any, query: Any, dots: Any) -> None:
         for i in range(TILE):
             total = 0
             for j in range(4):
-                total += np.int32(query[line * 4 + j]) * np.int32(tile[line * LINE + i * 4 + j])
+                total += np.int32(query[line * 4 + j]) * (np.int32(tile[line * LINE + i * 4 + j]) - ZERO)
             dots[i] += total
 
 

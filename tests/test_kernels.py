@@ -1,0 +1,244 @@
+"""Every backend computes the same bits as the loops of the table, and those loops compute what they say."""
+
+from __future__ import annotations
+
+import functools
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+import cases
+import ml_dtypes
+import numpy as np
+import pytest
+import truth
+from inputs import KINDS, METRICS, SHAPES, guarded, level_widths, stored, values
+from nestvec.kernels import TABLE
+from nestvec.kernels.lanes import L2
+
+PLAIN = 2000  # values beyond which the compiled loop stands in for the interpreted one
+EPS = 2.0**-53
+LISTS = {"scan": ("rows", "upper"), "rescore": ("candidates", "upper")}  # what lies beyond `counts` is nobody's
+
+
+def outcome(name: str, kernel: Any, arguments: cases.Arguments) -> cases.Arguments:
+    """What the call returned, and all arguments after it."""
+    with np.errstate(all="ignore"):
+        result = {"return": kernel(*arguments.values()), **arguments}
+    for key in LISTS.get(name.split("_")[0], ()):
+        counts = result["counts"][:, None]
+        result[key] = np.where(np.arange(result[key].shape[1]) < counts, result[key], 0)
+    return result
+
+
+@functools.lru_cache(maxsize=len(KINDS))
+def expected(name: str, n: int, d: int, kind: str) -> cases.Arguments:
+    """The outcome by the loop of the table, as plain Python if that does not take too long."""
+    loop = TABLE[name]
+    loop = getattr(loop, "py_func", loop) if n * d <= PLAIN else loop
+    return outcome(name, loop, cases.arguments(name, n, d, kind))
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+@pytest.mark.parametrize("name", TABLE)
+def test_parity(name: str, n: int, d: int, backend: Any) -> None:
+    """Same bits (but for the sign of zero), nothing else written, nothing read past the end of an argument."""
+    for kind in KINDS:
+        arguments = cases.arguments(name, n, d, kind)
+        arguments = {key: guarded(a) if isinstance(a, np.ndarray) else a for key, a in arguments.items()}
+        actual = outcome(name, getattr(backend, name), arguments)
+        for key, wanted in expected(name, n, d, kind).items():
+            np.testing.assert_array_equal(actual[key], wanted, f"{key}, {kind}")
+
+
+def test_most_dims(backend: Any) -> None:
+    """65,536 dims of the largest codes: the largest sums there are, none of which may saturate."""
+    x = np.ones((3, 65536), np.float32)
+    x[1] = -1
+    segment, bounds = cases.plane(x, np.asarray([65536])), np.asarray([65536])
+    scan = cases.scan_arguments(segment, bounds, x[:2], 0, 128)
+    backend.scan_batch(*scan.values())
+    one = cases.with_checks(cases.scan_arguments(segment, bounds, x[1:2], 0, 128), np.zeros(1, np.uint8))
+    backend.scan_query(*one.values())
+    top = 127 * 65536
+    np.testing.assert_allclose(scan["upper"][:, :3], [[top, -top, top], [-top, top, -top]], rtol=1e-3)
+    np.testing.assert_array_equal(one["upper"][0, :3], scan["upper"][1, :3])
+
+
+@pytest.mark.parametrize("room", [64, 128, 192, 704])
+@pytest.mark.parametrize("name", ["scan_query", "scan_batch"])
+def test_full_buffers(name: str, room: int, backend: Any, rng: np.random.Generator) -> None:
+    """A scan stops at the first block for which a query lacks room, and goes on from there once there is some."""
+    x, bounds = values(rng, "normal", 1000, 24), np.asarray([9, 24])
+    segment, q = cases.plane(x, bounds), values(rng, "normal", 1 if name == "scan_query" else 37, 24)
+    reach = cases.upper_bounds(segment, bounds, q, 0)
+    least = np.quantile(reach, np.linspace(0, 1, len(q)), axis=1).diagonal().astype(np.float32)
+    found: list[list[int]] = [[] for _ in q]
+    at = 0
+    while at < 1000:
+        scan = cases.scan_arguments(segment, bounds, q, 0, room)
+        scan["thresholds"][: len(q)], scan["first"] = least, at
+        scan = cases.with_checks(scan, np.zeros(2, np.uint8)) if name == "scan_query" else scan
+        reached = getattr(backend, name)(*scan.values())
+        assert reached == 1000 or (reached % 64 == 0 and scan["counts"].max() > room - 64)
+        at = reached
+        for rows, count, so_far in zip(scan["rows"], scan["counts"], found, strict=True):
+            so_far.extend(rows[:count].tolist())
+    assert found == [np.flatnonzero(row >= bound).tolist() for row, bound in zip(reach, least, strict=True)]
+
+
+def test_widen_all_bits(backend: Any) -> None:
+    """Every finite float16 and bfloat16, compared with numpy and ml_dtypes."""
+    for name, dtype in (("widen_f16", np.float16), ("widen_bf16", ml_dtypes.bfloat16)):
+        bits = np.arange(65536, dtype=np.uint16)
+        bits = bits[np.isfinite(bits.view(dtype).astype(np.float32))]
+        actual = np.empty(bits.shape, np.float32)
+        getattr(backend, name)(bits, actual)
+        np.testing.assert_array_equal(actual.view(np.uint32), bits.view(dtype).astype(np.float32).view(np.uint32))
+
+
+def test_narrow_all_halfway(backend: Any) -> None:
+    """Every finite float16 and bfloat16, the values halfway to the next, and their float32 neighbours."""
+    for name, dtype in (("narrow_f16", np.float16), ("narrow_bf16", ml_dtypes.bfloat16)):
+        exact = np.arange(65536, dtype=np.uint16).view(dtype).astype(np.float32)
+        exact = np.unique(exact[np.isfinite(exact)])
+        middle = ((exact[1:].astype(np.float64) + exact[:-1]) / 2).astype(np.float32)
+        source = np.concatenate([exact, middle, np.float32([65519.996, 65520, 1e38, 3.3961775e38, 3.4e38])])
+        source = np.concatenate([source, np.nextafter(source, np.inf), np.nextafter(source, -np.inf)])
+        source = np.concatenate([source, -source])
+        actual = np.empty(source.shape, np.uint16)
+        getattr(backend, name)(source, actual)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(actual, source.astype(dtype).view(np.uint16))
+
+
+def test_first_nonfinite(backend: Any) -> None:
+    x = np.zeros(5000, np.float32)
+    assert backend.first_nonfinite(x) == -1
+    for at, value in ((4999, np.inf), (1024, -np.inf), (1023, np.nan), (0, np.inf)):
+        x[at] = value
+        assert backend.first_nonfinite(x) == at
+
+
+def test_sum_bytes(backend: Any, rng: np.random.Generator) -> None:
+    for size in (0, 1, 1023, 1024, 5000):
+        some = rng.integers(0, 256, size, dtype=np.uint8)
+        assert backend.sum_bytes(some) == some.sum(dtype=np.int64)
+
+
+@pytest.mark.parametrize("metric", range(3), ids=METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_exact(kind: str, metric: int, rng: np.random.Generator) -> None:
+    """Scores against rational arithmetic: the error is a few roundings of float64, whatever the values are."""
+    q, x = values(rng, kind, 2, 19), values(rng, kind, 5, 19)
+    actual = cases.exact_scores(q, x, metric)
+    np.testing.assert_array_equal(actual, truth.scores(q, x, METRICS[metric]))
+    for i, j in np.ndindex(actual.shape):
+        a, b = [Fraction(float(v)) for v in q[i]], [Fraction(float(v)) for v in x[j]]
+        terms = [-((s - t) ** 2) if metric == L2 else s * t for s, t in zip(a, b, strict=True)]
+        wanted, size = sum(terms), sum(map(abs, terms))
+        if METRICS[metric] == "cosine" and any(a) and any(b):
+            root = _root(sum(s * s for s in a) * sum(t * t for t in b))
+            wanted, size = wanted / root, size / root
+        assert abs(Fraction(actual[i, j]) - wanted) <= 40 * Fraction(EPS) * size
+
+
+def _root(value: Fraction) -> Fraction:
+    with localcontext() as context:
+        context.prec = 60
+        return Fraction((Decimal(value.numerator) / Decimal(value.denominator)).sqrt())
+
+
+@pytest.mark.parametrize("metric", range(3), ids=METRICS)
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+def test_scores_and_topk(suffix: str, metric: int, backend: Any, rng: np.random.Generator) -> None:
+    """All scores, and the best of them in order, as numpy finds them; ties by id, and leading dims only."""
+    q, x = values(rng, "ties", 3, 21, suffix), values(rng, "ties", 200, 21, suffix)
+    wanted = truth.scores(q[:, :17], x[:, :17], METRICS[metric])
+    actual = np.empty(wanted.shape, np.float32)
+    getattr(backend, f"scores_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, actual)
+    np.testing.assert_array_equal(actual, wanted.astype(np.float32))
+    ids = rng.permutation(1000)[:200]
+    best, found = np.full((3, 30), -np.inf), np.full((3, 30), -1)
+    getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, ids, 0, best, found)
+    order = np.lexsort((np.broadcast_to(ids, wanted.shape), -wanted), axis=1)[:, :30]
+    assert [sorted(row) for row in found.tolist()] == [sorted(row) for row in ids[order].tolist()]
+    np.testing.assert_array_equal(np.sort(best)[:, ::-1], np.take_along_axis(wanted, order, 1))
+
+
+@pytest.mark.parametrize("take", [1, 16, 2**62])
+def test_rescore(take: int, backend: Any, rng: np.random.Generator) -> None:
+    """Best bounds first, `take` of them rounded up to eights; what is left can still matter, no such row is lost."""
+    x, q = values(rng, "normal", 100, 32), values(rng, "normal", 1, 32)
+    scores = truth.scores(q, x, "ip")
+    upper = (scores + rng.uniform(0, 3, scores.shape)).astype(np.float32)
+    listed, counts, least = np.arange(100, dtype=np.int32)[None], np.asarray([100]), np.float32([-np.inf])
+    best, ids, left = np.full((1, 5), -np.inf), np.full((1, 5), -1), upper.copy()
+    rows = (q.astype(np.float64), x, 32, 0, ids[0, :0], 0)
+    done = backend.rescore_f32(*rows, take, np.ones(1), np.zeros(1), least, listed, left, counts, best, ids)
+    assert 8 <= done <= -(-take // 8) * 8
+    order = np.argsort(-upper[0])
+    seen, waiting = order[:done], set(listed[0, : counts[0]].tolist())
+    assert set(ids[0].tolist()) == set(seen[np.argsort(-scores[0, seen])[:5]].tolist())
+    assert waiting == {r for r in order[done:].tolist() if upper[0, r] >= least[0]}
+    assert least[0] <= best.min() <= least[0] + 1e-3
+    if take > 100:
+        assert not waiting
+        assert sorted(best[0]) == sorted(scores[0])[-5:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planes_hold_what_they_say(kind: str, backend: Any, rng: np.random.Generator) -> None:
+    """x = s (c + e): the codes where the layout puts them, norms never below the true ones, nor far above."""
+    x, bounds = values(rng, kind, 70, 37), np.asarray([1, 18, 37])
+    segment = cases.plane(np.zeros_like(x), bounds)
+    segment.blocks[:] = 0
+    backend.pack_rows(x, bounds, segment.starts, 0, segment.codes, segment.stats, segment.blocks)
+    stats = segment.stats[:, :70].astype(np.float64)
+    scale = np.where(stats[0] > 0, stats[0], 1)[:, None]
+    codes, begin = np.empty(x.shape), 0
+    for start, width, end in zip(segment.starts, level_widths(bounds, 4), bounds, strict=True):
+        lines = segment.codes[start : start + 128 * width].reshape(8, width // 4, 16, 4)
+        codes[:, begin:end] = lines.transpose(0, 2, 1, 3).reshape(128, width)[:70, : end - begin] - 128.0
+        begin = end
+    assert (abs(codes).max(axis=1) == np.where(x.any(axis=1), 127, 0))[abs(x).max(axis=1) > 1e-38].all()
+    units, missing = x / scale, x / scale - codes
+    for level, end in enumerate(bounds):
+        norm, error = np.linalg.norm(units[:, :end], axis=1), np.linalg.norm(missing[:, :end], axis=1)
+        behind = np.linalg.norm(units[:, end:], axis=1)
+        assert within(stats[1 + level], norm)
+        assert within(stats[4 + level], error, norm * 2.0**-21)
+        assert level == 2 or within(stats[7 + level], behind)
+        assert ((stats[1 + level] == 0) == ~x[:, :end].any(axis=1)).all()
+    for block, rows in enumerate((slice(0, 64), slice(64, 70))):
+        np.testing.assert_array_equal(segment.blocks[:, block], segment.stats[1:7, rows].max(axis=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queries_hold_what_they_say(kind: str, backend: Any, rng: np.random.Generator) -> None:
+    """q = t (b + f), over the searched prefix: codes, their sums, and factors that are never too small."""
+    q, bounds = values(rng, kind, 40, 90), np.asarray([3, 70])
+    used = q[:, :70].astype(np.float64)
+    step = np.where(used.any(axis=1), abs(used).max(axis=1) / 127, 1)[:, None]
+    for metric in range(3):
+        packed = cases.no_queries(40, bounds)
+        backend.pack_queries(q, bounds, metric, *packed.values())
+        codes = np.concatenate([packed["codes"][:40, :3], packed["codes"][:40, 64:131]], axis=1).astype(np.float64)
+        assert (abs(used / step - codes) <= 0.5 + 1e-9).all()
+        np.testing.assert_array_equal(packed["sums"][:40], codes.sum(axis=1))
+        stats = packed["stats"][:, :40].astype(np.float64)
+        norm = np.linalg.norm(used / step, axis=1)
+        for level, end in enumerate(bounds):
+            prefix = np.linalg.norm((used / step)[:, :end], axis=1)
+            left = np.linalg.norm((used / step - codes)[:, :end], axis=1)
+            assert within(stats[level], prefix + left, rtol=1e-4)
+            assert within(stats[2 + level], left, prefix * 2.0**-15, rtol=1e-4)
+        assert within(stats[4], np.linalg.norm((used / step)[:, 3:], axis=1), rtol=1e-4)
+        multiply = {"ip": 1 / step[:, 0], "l2": 0.5 / step[:, 0], "cosine": norm}[METRICS[metric]]
+        np.testing.assert_allclose(packed["multiply"], multiply, rtol=1e-12)
+        np.testing.assert_allclose(packed["offset"], norm**2 * step[:, 0] / 2 * (metric == L2), rtol=1e-12)
+
+
+def within(bound: np.ndarray, value: np.ndarray, slack: np.ndarray | float = 0.0, rtol: float = 1e-5) -> bool:
+    """Whether upper bounds hold (to rounding, and underflow to float32) and are not much larger than they need be."""
+    return bool((bound >= value * (1 - 1e-12) - 1e-45).all() and (bound <= value * (1 + rtol) + slack + 2e-30).all())
