@@ -56,8 +56,10 @@ inline bool supports_amx() {
 inline bool supports_dotprod() {
 #if defined(__linux__)
   return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
-#else
+#elif defined(__APPLE__)
   return true;  // every arm64 CPU that macOS runs on
+#else
+  return false;
 #endif
 }
 #endif

@@ -2,8 +2,8 @@
 // Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so candidates are
 // taken eight at a time and their rows prefetched.
 #pragma once
-#include "../kernels.h"
 #include "convert.h"
+#include "heap.h"
 
 namespace nestvec {
 namespace {
@@ -114,27 +114,6 @@ void score_all(const Queries& q, const Rows& rows, Emit emit) {
   for (; r < rows.n; r++) score_rows<Type, 1>(q, rows, r, emit);
 }
 
-template <class Score, class Id>
-inline bool better(Score score, Id id, Score other_score, Id other_id) {
-  return score > other_score || (score == other_score && id < other_id);
-}
-
-// Replace the root, the worst of the k best, unless the new result is worse still.
-inline void offer(const Best& best, int64_t query, double score, int64_t id) {
-  double* scores = best.scores + query * best.k;
-  int64_t* ids = best.ids + query * best.k;
-  if (!better(score, id, scores[0], ids[0])) return;
-  int64_t hole = 0;
-  for (int64_t child; (child = 2 * hole + 1) < best.k; hole = child) {
-    if (child + 1 < best.k && better(scores[child], ids[child], scores[child + 1], ids[child + 1])) child++;
-    if (better(scores[child], ids[child], score, id)) break;
-    scores[hole] = scores[child];
-    ids[hole] = ids[child];
-  }
-  scores[hole] = score;
-  ids[hole] = id;
-}
-
 inline int64_t id_of(const Rows& rows, int64_t r) { return rows.ids ? rows.ids[r] : rows.base + r; }
 
 template <class Type>
@@ -145,27 +124,6 @@ void scores(const Queries& q, const Rows& rows, float* out) {
 template <class Type>
 void topk(const Queries& q, const Rows& rows, const Best& best) {
   score_all<Type>(q, rows, [&](int64_t i, int64_t r, double s) { offer(best, i, s, id_of(rows, r)); });
-}
-
-// Rounded down past every rounding between an exact score and the scan's float32 bounds.
-inline float threshold(double tau, double multiply, double offset) {
-  if (tau == -__builtin_inf()) return -__builtin_inff();
-  double scaled = tau * multiply;
-  double low = scaled + offset - (__builtin_fabs(scaled) + __builtin_fabs(offset)) * 0x1p-19 - 1e-43;
-  return float(low < 3e38 ? low : 3e38);
-}
-
-inline void sift(float* upper, int32_t* rows, int64_t hole, int64_t size) {
-  float bound = upper[hole];
-  int32_t row = rows[hole];
-  for (int64_t child; (child = 2 * hole + 1) < size; hole = child) {
-    if (child + 1 < size && better(upper[child + 1], rows[child + 1], upper[child], rows[child])) child++;
-    if (!better(upper[child], rows[child], bound, row)) break;
-    upper[hole] = upper[child];
-    rows[hole] = rows[child];
-  }
-  upper[hole] = bound;
-  rows[hole] = row;
 }
 
 template <class Type>

@@ -22,6 +22,8 @@ from .planes import BLOCK, Segment, aligned, level_widths, padded
 
 Array = npt.NDArray[Any]
 
+PROBE_ROWS = 4096
+CHECK_BYTES = 8  # what a level check reads per row: it must save more of the next level
 GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
 FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
@@ -114,7 +116,6 @@ class Scan:
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
-        self.checks = np.ones(len(bounds), np.uint8)
 
     def run(self, parts: Sequence[Part]) -> Heaps:
         """Scan all parts and return the best results."""
@@ -125,7 +126,7 @@ class Scan:
                 end = min(part.last, at + chunk)
                 begun = perf_counter()
                 self._chunk(part, at, end)
-                affordable = int((end - at) * SLICE / (perf_counter() - begun)) // BLOCK * BLOCK
+                affordable = int((end - at) * SLICE / max(perf_counter() - begun, 1e-6)) // BLOCK * BLOCK
                 chunk = max(self.first_chunk, min(8 * chunk, affordable))
                 at = end
         return self.heaps
@@ -142,16 +143,17 @@ class Scan:
         query = (p.codes, p.sums, p.stats, p.thresholds, self.metric)
         if len(self.task.queries) > 1:
             return int(self.kernels.scan_batch(*plane, *query, first, last, p.rows, p.upper, p.counts))
-        visited = np.zeros(len(p.bounds), np.int64)
-        reached = self.kernels.scan_query(*plane, *query, self.checks, first, last, p.rows, p.upper, p.counts, visited)
-        if p.thresholds[0] > -np.inf and last - first > self.first_chunk:
-            self._drop_checks(visited)
-        return int(reached)
-
-    def _drop_checks(self, visited: Array) -> None:
-        """Stop checking at levels that save less than the check's own reads, about eight bytes a row."""
-        saved = (visited[:-1] - visited[1:]) * level_widths(self.packed.bounds, 4)[1:]
-        self.checks[:-1] &= saved >= 8 * visited[:-1]
+        out = (p.rows, p.upper, p.counts)
+        checks = np.ones(len(p.bounds), np.uint8)
+        if last - first > 4 * PROBE_ROWS:  # see first which level checks pay, at the threshold they will have
+            visited = np.zeros(len(checks), np.int64)
+            reached = self.kernels.scan_query(*plane, *query, checks, first, first + PROBE_ROWS, *out, visited)
+            if reached < first + PROBE_ROWS:
+                return int(reached)
+            saved = (visited[:-1] - visited[1:]) * level_widths(p.bounds, 4)[1:]
+            checks[:-1] = saved > CHECK_BYTES * visited[:-1]
+            first = reached
+        return int(self.kernels.scan_query(*plane, *query, checks, first, last, *out, np.zeros(len(checks), np.int64)))
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed

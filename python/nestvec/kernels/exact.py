@@ -1,7 +1,7 @@
 """Exact scores: float64 sums over float32, float16 or bfloat16 rows, for all rows, a top-k, or listed candidates.
 
-Rows widen exactly to float32, products are exact in float64, and sixteen lanes fold in a fixed order, so a score carries
-an error of about d 2^-53 and results order as float64 brute force orders them. Scores, higher is better:
+Rows widen exactly to float32, products are exact in float64, and sixteen lanes fold in a fixed order, so a score
+carries an error of about d 2^-53 and results order as float64 brute force orders them. Scores, higher is better:
 
 - ``ip``: <q, x>
 - ``l2``: -|q - x|^2
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .convert import widen_bf16, widen_f16
-from .lanes import COSINE, IP, L2, LANES, better, fold, njit, offer, threshold
+from .lanes import COSINE, L2, LANES, better, fold, inline, njit, offer, threshold
 
 AHEAD = 8  # candidates taken from the heap together, so that the reads of their rows overlap
 
@@ -32,44 +32,79 @@ class ExactKernels(NamedTuple):
     rescore: Callable[..., Any]
 
 
-@njit
-def copy_f32(source: Any, target: Any) -> None:
+@inline
+def load_f32(source: Any, target: Any) -> None:
     """float32 rows need no widening."""
     for i in range(source.shape[0]):
         target[i] = source[i]
+
+
+@inline
+def load_f16(source: Any, target: Any) -> None:
+    """float16 rows, as bits."""
+    widen_f16(source, target)
+
+
+@inline
+def load_bf16(source: Any, target: Any) -> None:
+    """bfloat16 rows, as bits."""
+    widen_bf16(source, target)
 
 
 @njit
 def dot(a: Any, b: Any, acc: Any) -> float:
     """<a, b> over ``b.shape[0]`` dims."""
     acc[:] = 0.0
-    for j in range(b.shape[0]):
-        acc[j % LANES] += np.float64(a[j]) * np.float64(b[j])
-    return fold(acc)  # type: ignore[no-any-return]
+    whole = b.shape[0] // LANES * LANES
+    for j in range(0, whole, LANES):
+        for lane in range(LANES):
+            acc[lane] += np.float64(a[j + lane]) * np.float64(b[j + lane])
+    for lane in range(b.shape[0] - whole):
+        acc[lane] += np.float64(a[whole + lane]) * np.float64(b[whole + lane])
+    return fold(acc)
 
 
 @njit
 def squared_distance(a: Any, b: Any, acc: Any) -> float:
     """|a - b|^2 over ``b.shape[0]`` dims; the difference is rounded to float64 before it is squared."""
     acc[:] = 0.0
-    for j in range(b.shape[0]):
-        difference = np.float64(a[j]) - np.float64(b[j])
-        acc[j % LANES] += difference * difference
-    return fold(acc)  # type: ignore[no-any-return]
+    whole = b.shape[0] // LANES * LANES
+    for j in range(0, whole, LANES):
+        for lane in range(LANES):
+            difference = np.float64(a[j + lane]) - np.float64(b[j + lane])
+            acc[lane] += difference * difference
+    for lane in range(b.shape[0] - whole):
+        difference = np.float64(a[whole + lane]) - np.float64(b[whole + lane])
+        acc[lane] += difference * difference
+    return fold(acc)
 
 
 @njit
-def score(query: Any, row: Any, metric: int, acc: Any) -> float:
-    """One exact score."""
-    if metric == IP:
-        return dot(query, row, acc)  # type: ignore[no-any-return]
+def squares(q: Any, dims: int, metric: int, acc: Any) -> Any:
+    """|q|^2 of each query over the leading `dims`, or 0 where the metric does not need it."""
+    result = np.zeros(q.shape[0])
+    if metric == COSINE:
+        for i in range(q.shape[0]):
+            result[i] = dot(q[i], q[i, :dims], acc)
+    return result
+
+
+@njit
+def score(query: Any, query_square: float, row: Any, row_square: float, metric: int, acc: Any) -> float:
+    """One exact score; the squares are read for ``cosine`` only."""
     if metric == L2:
-        return -squared_distance(query, row, acc)  # type: ignore[no-any-return]
-    square = dot(query, query[: row.shape[0]], acc) * dot(row, row, acc)
-    return dot(query, row, acc) / math.sqrt(square) if square > 0.0 else 0.0
+        return -squared_distance(query, row, acc)
+    result = dot(query, row, acc)
+    if metric == COSINE:
+        square = query_square * row_square
+        return result / math.sqrt(square) if square > 0.0 else 0.0
+    return result
 
 
 def _kernels(load: Callable[..., Any]) -> ExactKernels:
+    # `load` must be `inline`: Numba's cache tells closures apart by the pickles of what they close over, and a compiled
+    # function pickles differently in each process, so nothing would be found again
+
     @njit
     def scores(q: Any, rows: Any, dims: int, metric: int, out: Any) -> None:
         """Exact scores of all rows, rounded to float32.
@@ -81,16 +116,16 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
         out : (nq, n) float32
         """
         buffer = np.empty(dims, np.float32)
-        acc = np.zeros(LANES)
+        acc = np.empty(LANES)
+        square = squares(q, dims, metric, acc)
         for r in range(rows.shape[0]):
             load(rows[r, :dims], buffer)
+            row_square = dot(buffer, buffer, acc) if metric == COSINE else 0.0
             for i in range(q.shape[0]):
-                out[i, r] = np.float32(score(q[i], buffer, metric, acc))
+                out[i, r] = np.float32(score(q[i], square[i], buffer, row_square, metric, acc))
 
     @njit
-    def topk(
-        q: Any, rows: Any, dims: int, metric: int, ids: Any, base: int, best_scores: Any, best_ids: Any
-    ) -> None:
+    def topk(q: Any, rows: Any, dims: int, metric: int, ids: Any, base: int, best_scores: Any, best_ids: Any) -> None:
         """Offer every row to the heaps of best results.
 
         Parameters
@@ -103,12 +138,15 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
             Heaps whose root is the worst kept result; -inf and -1 where empty.
         """
         buffer = np.empty(dims, np.float32)
-        acc = np.zeros(LANES)
+        acc = np.empty(LANES)
+        square = squares(q, dims, metric, acc)
         for r in range(rows.shape[0]):
             load(rows[r, :dims], buffer)
+            row_square = dot(buffer, buffer, acc) if metric == COSINE else 0.0
             row_id = ids[r] if ids.shape[0] > 0 else base + r
             for i in range(q.shape[0]):
-                offer(best_scores[i], best_ids[i], score(q[i], buffer, metric, acc), row_id)
+                result = score(q[i], square[i], buffer, row_square, metric, acc)
+                offer(best_scores[i], best_ids[i], result, row_id)
 
     @njit
     def rescore(
@@ -149,7 +187,8 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
             Rows scored.
         """
         buffer = np.empty(dims, np.float32)
-        acc = np.zeros(LANES)
+        acc = np.empty(LANES)
+        square = squares(q, dims, metric, acc)
         scored = 0
         for i in range(q.shape[0]):
             size = counts[i]
@@ -167,8 +206,10 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
                     _sift(upper[i], candidates[i], 0, size)
                     taken += 1
                     load(rows[r, :dims], buffer)
+                    row_square = dot(buffer, buffer, acc) if metric == COSINE else 0.0
                     row_id = ids[r] if ids.shape[0] > 0 else base + r
-                    offer(best_scores[i], best_ids[i], score(q[i], buffer, metric, acc), row_id)
+                    result = score(q[i], square[i], buffer, row_square, metric, acc)
+                    offer(best_scores[i], best_ids[i], result, row_id)
                 thresholds[i] = threshold(best_scores[i, 0], multiply[i], offset[i])
             scored += taken
             kept = 0
@@ -204,6 +245,6 @@ def _sift(upper: Any, candidates: Any, hole: int, size: int) -> None:
         candidates[hole] = row
 
 
-scores_f32, topk_f32, rescore_f32 = _kernels(copy_f32)
-scores_f16, topk_f16, rescore_f16 = _kernels(widen_f16)
-scores_bf16, topk_bf16, rescore_bf16 = _kernels(widen_bf16)
+scores_f32, topk_f32, rescore_f32 = _kernels(load_f32)
+scores_f16, topk_f16, rescore_f16 = _kernels(load_f16)
+scores_bf16, topk_bf16, rescore_bf16 = _kernels(load_bf16)

@@ -20,11 +20,27 @@ except ImportError:  # the loops below then run as plain Python: slow, with the 
 
 
 def njit(function: F) -> F:
-    """Compile with Numba on first call where Numba is installed; otherwise return `function` itself."""
+    """Compile with Numba on first call where Numba is installed; otherwise return `function` itself.
+
+    Compiled code is kept on disk, by the modification time of the one file that holds `function`: after a change to a
+    function that others call from another file, touch those files too.
+    """
     if numba is None:
         return function
-    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    compiled: F
+    try:
+        compiled = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # no directory that Numba may write to
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
     return compiled
+
+
+def inline(function: F) -> F:
+    """Let compiled functions call `function`, which itself stays as it is and pickles by name."""
+    if numba is None:
+        return function
+    usable: F = numba.extending.register_jitable(function)
+    return usable
 
 
 LANES = 16  # lane l of a sum takes dims l, l + 16, ...

@@ -98,9 +98,7 @@ def _row_scale(largest: Any) -> Any:
 
 
 @njit
-def _row_stats(
-    row: Any, bounds: Any, squares: Any, errors: Any, at: int, stats: Any, blocks: Any
-) -> None:
+def _row_stats(row: Any, bounds: Any, squares: Any, errors: Any, at: int, stats: Any, blocks: Any) -> None:
     levels = bounds.shape[0]
     square = 0.0
     error = 0.0
@@ -148,8 +146,8 @@ def pack_queries(
 
     Notes
     -----
-    With query q = t (b + f), |<q, x> / (s t) - <b, c>| <= |q/t| |e| + |f| |c| and |c| <= |x/s| + |e|: the error's factor is
-    |q/t| + |f|, the norm's factor |f| plus a margin for rounding.
+    With query q = t (b + f), |<q, x> / (s t) - <b, c>| <= |q/t| |e| + |f| |c| and |c| <= |x/s| + |e|: the error's
+    factor is |q/t| + |f|, the norm's factor |f| plus a margin for rounding.
     """
     levels = bounds.shape[0]
     for i in range(q.shape[0]):
