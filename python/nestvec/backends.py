@@ -11,7 +11,7 @@ from typing import Any
 try:
     from . import _core
 except ImportError:  # a wheel built without a compiler
-    _core = None  # type: ignore[assignment]
+    _core = None
 
 ENVIRONMENT = "NESTVEC_BACKEND"
 PREFERENCE = ("amx", "avx512", "avx2", "dotprod", "baseline", "numba", "python")

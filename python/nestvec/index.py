@@ -18,7 +18,7 @@ from .search import ROW_SUFFIX, Part, Task, as_results, top_k, widened
 Array = npt.NDArray[Any]
 
 STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}  # half types are kept as their bits
-SMALLEST, LARGEST_GROWTH = 1024, 262_144  # rows of room in a new segment beyond those being added
+SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
 ADD_ROWS = 4096  # rows converted and packed at a time
 
 
@@ -247,7 +247,7 @@ class NestedIndex:
         return n < segment.capacity and (consecutive if given is None else segment.ids.size > 0)
 
     def _new_segment(self, count: int, given: Array | None, base: int) -> Segment:
-        growth = min(max(self.ntotal // 4, SMALLEST), LARGEST_GROWTH)
+        growth = max(int(self.ntotal * GROWTH), SMALLEST)
         capacity = padded(min(max(count, growth), arrays.MAX_ROWS), BLOCK)
         rows = aligned((capacity, self._d), STORED[self._row_type])
         ids = np.empty(0 if given is None else capacity, np.int64)

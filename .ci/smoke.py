@@ -1,0 +1,35 @@
+"""Check an installed nestvec: it imports, runs the kind of kernels expected, and finds what brute force finds.
+
+python smoke.py {compiled,numba,python}
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import nestvec as nv
+
+
+def main(expected: str) -> None:
+    config = nv.show_config()
+    print(config)
+    kind = config["backend"] if config["backend"] in ("numba", "python") else "compiled"
+    if kind != expected:
+        sys.exit(f"expected {expected} kernels, runs on {config['backend']}")
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 8, (300, 40)).astype(np.float32)  # integers: float32 brute force is exact, with many ties
+    q = x[:5] + 1
+    index = nv.NestedIndex(40, levels=(16,))
+    index.add(x)
+    for dims in (16, 40):
+        D, I = index.search(q, 7, dims=dims)
+        scores = q[:, :dims] @ x[:, :dims].T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :7]
+        if not (np.array_equal(I, order) and np.array_equal(D, np.take_along_axis(scores, order, 1))):
+            sys.exit(f"search in {dims} dims differs from brute force")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

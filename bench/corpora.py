@@ -1,0 +1,215 @@
+"""Texts of the real data sets, and the encoders that make them vectors. Nothing is downloaded here: environment
+variables name the folders of the sources, and bench/README.md says how to get them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import os
+import random
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+PARTS_OF_SPEECH = {"n": "noun", "v. t": "verb", "v. i": "verb", "a": "adj", "adv": "adv"}
+
+Texts = tuple[list[str], list[str], "np.ndarray | None"]  # documents, queries, the row that answers each query
+
+
+def source(variable: str, what: str) -> Path:
+    """The folder that an environment variable names; the message is the whole help a user gets, so it says what."""
+    path = Path(os.environ.get(variable, ""))
+    if variable not in os.environ or not path.exists():
+        raise FileNotFoundError(f"set {variable} to {what}; bench/README.md says how to get it")
+    return path
+
+
+def wordnet_entries(root: Path) -> Iterator[tuple[list[str], str, str]]:
+    """(lemmas, part of speech, gloss without examples) of the 117,659 WordNet 3.0 synsets."""
+    for pos in ("noun", "verb", "adj", "adv"):
+        for line in (root / f"usr/share/wordnet/data.{pos}").read_text("utf-8", "replace").splitlines():
+            if line.startswith("  "):  # the licence text
+                continue
+            head, gloss = line.split(" | ", 1)
+            fields = head.split()
+            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+            lemmas = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words]
+            yield lemmas, pos, re.split(r';\s*"', gloss.strip(), maxsplit=1)[0].strip()
+
+
+def webster_definitions(root: Path) -> Iterator[tuple[str, str, str]]:
+    """(headword, part of speech, first sense) of the entries that Webster 1913 wrote; WordNet's own are dropped."""
+    text = gzip.decompress((root / "usr/share/dictd/gcide.dict.dz").read_bytes()).decode("utf-8", "replace")
+    for entry in re.split(r"\n(?=\S)", text):
+        head, _, body = entry.partition("\n")
+        name = re.match(r"([A-Za-z][A-Za-z' -]*?) \\", entry)
+        pos = re.search(r"\\[^\\]*\\[^a-z]*(?:[^ ]*\)?,? )?(n|v\. t|v\. i|a|adv)\.", head)
+        origin = re.search(r"\[(?:1913 Webster[^\]]*|WordNet[^\]]*|PJC|Webster[^\]]*)\]", body)
+        if not name or not pos or not origin or origin[0] != "[1913 Webster]":
+            continue
+        definition = _plain_definition(body[: origin.start()])
+        if len(definition.split()) >= 6 and not re.match(r"See|Same as|Of or pertaining", definition):
+            yield name[1].strip(), PARTS_OF_SPEECH[pos[1]], definition
+
+
+def _plain_definition(sense: str) -> str:
+    """A dictionary sense without etymology, numbering, cross-reference braces and quotations."""
+    while (bare := re.sub(r"\[[^\[\]]*\]", " ", sense)) != sense:  # brackets nest
+        sense = bare
+    sense = re.split(r"\n\s*\n", sense.split("]")[-1].strip())[0]
+    sense = re.sub(r"\s+", " ", sense)
+    sense = re.sub(r"^(\d+\.\s*)?(\([A-Z][A-Za-z.& ]*\)\s*)?(\([a-z]\)\s*)?", "", sense)
+    sense = re.split(r";? as, |; -- |\s--\s", re.sub(r"\{([^}]*)\}", r"\1", sense))[0]
+    return re.sub(r"\s*\.?\s*--\s?[A-Z][\w. ]*$", "", sense).strip(" ;.")
+
+
+def wordnet_texts() -> Texts:
+    """Reverse dictionary: WordNet entries, asked for by Webster's definition of a headword that has one synset."""
+    root = source("WORDNET", "the folder where wordnet-base and dict-gcide are unpacked")
+    entries = list(wordnet_entries(root))
+    synsets: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row, (lemmas, pos, _) in enumerate(entries):
+        for lemma in lemmas:
+            synsets[lemma.lower(), pos].append(row)
+    found: list[tuple[str, int]] = []
+    for headword, pos, definition in webster_definitions(root):
+        rows = synsets.pop((headword.lower(), pos), [])  # the first sense of a headword counts
+        if len(rows) == 1:
+            names = [headword[: max(4, len(headword) - 2)], *entries[rows[0]][0]]
+            if not any(name.lower() in definition.lower() for name in names):  # the answer must not be in the question
+                found.append((definition, rows[0]))
+    random.Random(0).shuffle(found)  # this order: the MiniLM adaptor was trained without the first 2,000
+    docs = [f"{', '.join(lemmas)}: {gloss}" for lemmas, _, gloss in entries]
+    return docs, [definition for definition, _ in found], np.array([row for _, row in found])
+
+
+def _normal_name(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.lower())
+
+
+def package_texts() -> Texts:
+    """Package summaries, asked for by Debian's description of its package of the same project."""
+    lists = source("PKGLISTS", "the folder of pypi.tsv and npm.tsv (name ... summary, tab-separated)")
+    docs: list[str] = []
+    rows: dict[tuple[str, str], int] = {}
+    for registry, column in (("pypi", 4), ("npm", 3)):
+        with open(lists / f"{registry}.tsv", encoding="utf-8", errors="replace") as lines:
+            next(lines)  # column names
+            for line in lines:
+                fields = line.rstrip("\n").split("\t")
+                if len(fields) > column and len(summary := fields[column].strip()) >= 8:
+                    rows[registry, _normal_name(fields[0])] = len(docs)
+                    docs.append(summary)
+    if "APTLISTS" in os.environ:
+        asked = list(dict(_debian_questions(rows)).items())
+        random.Random(0).shuffle(asked)
+        return docs, [question for _, question in asked], np.array([row for row, _ in asked])
+    print("APTLISTS is not set: the queries are 2,000 summaries held out of the rows")
+    order = np.random.default_rng(0).permutation(len(docs))
+    return [docs[i] for i in np.sort(order[2000:])], [docs[i] for i in order[:2000]], None
+
+
+def _debian_questions(rows: dict[tuple[str, str], int]) -> Iterator[tuple[int, str]]:
+    boilerplate = re.compile(r"This package (contains|provides|installs)|Node\.js is an|This is the")
+    for package, paragraphs in _debian_descriptions(source("APTLISTS", "a folder of apt lists with translations")):
+        match = re.match(r"(python3|pypy3|node)-(.+)(?<!-doc)(?<!-dev)(?<!-dbg)(?<!-examples)$", package)
+        text = next((p for p in paragraphs if len(p) > 60 and not boilerplate.match(p)), None)
+        if not match or text is None:
+            continue
+        name = _normal_name(match[2])
+        node = match[1] == "node"
+        keys = [("npm", name)] if node else [("pypi", p + name) for p in ("", "py", "python-")]
+        if key := next((key for key in keys if key in rows), None):
+            yield rows[key], text[:400]
+
+
+def _debian_descriptions(lists: Path) -> Iterator[tuple[str, list[str]]]:
+    """(package, paragraphs of its long description); apt-helper reads whatever compression apt chose."""
+    path = max(lists.glob("*_main_i18n_Translation-en*"), key=lambda file: file.stat().st_size)
+    text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", path], capture_output=True, check=True).stdout
+    for match in re.finditer(r"Package: (\S+)\nDescription-md5: \S+\nDescription-en: .*\n((?: .*\n?)*)", text.decode()):
+        yield match[1], [re.sub(r"\s+", " ", p).strip() for p in match[2].split("\n .\n")]
+
+
+def embed_wordllama(texts: list[str]) -> np.ndarray:
+    """Mean of WordLlama's static token vectors; 64, 128 and 256 dims were trained as prefixes."""
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    spec = importlib.util.find_spec("wordllama")
+    folder = Path(spec.origin).parent if spec and spec.origin else source("WORDLLAMA", "the unpacked wordllama package")
+    table = load_file(folder / "weights/l2_supercat_256.safetensors")["embedding.weight"].astype(np.float32)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    out = np.empty((len(texts), table.shape[1]), np.float16)
+    for start in range(0, len(texts), 8192):
+        encoded = tokenizer.encode_batch_fast(texts[start : start + 8192], add_special_tokens=False)
+        ids = [e.ids or [0] for e in encoded]
+        starts = np.cumsum([0, *map(len, ids[:-1])])
+        tokens = np.minimum(np.concatenate(ids), len(table) - 1).astype(np.int64)
+        sums = np.add.reduceat(table[tokens], starts, axis=0)
+        out[start : start + len(ids)] = unit_rows(sums)
+    return out
+
+
+def embed_minilm(texts: list[str]) -> np.ndarray:
+    """all-MiniLM-L6-v2, mean pooled, in bfloat16 (cosine .999 to float32, several times faster with AMX)."""
+    import torch
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(1)
+    folder = source("MINILM", "a folder with all-MiniLM-L6-v2's model.safetensors and tokenizer.json")
+    weights = {name.removeprefix("bert."): w for name, w in load_file(folder / "model.safetensors").items()}
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(128)
+    ids = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    order = np.argsort([len(i) for i in ids], kind="stable")  # equal lengths together: little padding
+    out = np.empty((len(texts), 384), np.float16)
+    for batch in np.array_split(order, max(1, len(texts) // 256)):
+        width = max(len(ids[i]) for i in batch)
+        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch])
+        mask = tokens != 0
+        states = _bert(weights, tokens, mask)
+        pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        out[batch] = unit_rows(pooled.numpy())
+    return out
+
+
+def _bert(weights: dict, tokens, mask):
+    """Last hidden states (batch, width, 384) float32 of a six-layer BERT with 12 heads."""
+    import torch
+    import torch.nn.functional as F
+
+    def linear(x, name):
+        return F.linear(x, weights[name + ".weight"].bfloat16(), weights[name + ".bias"].bfloat16())
+
+    def norm(x, name):
+        return F.layer_norm(
+            x.float(), x.shape[-1:], weights[name + ".weight"], weights[name + ".bias"], 1e-12
+        ).bfloat16()
+
+    table = {kind: weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")}
+    x = table["word"][tokens] + table["position"][: tokens.shape[1]] + table["token_type"][0]
+    x = norm(x, "embeddings.LayerNorm")
+    for layer in range(6):
+        at = f"encoder.layer.{layer}."
+        heads = [linear(x, f"{at}attention.self.{part}").unflatten(-1, (12, -1)) for part in ("query", "key", "value")]
+        q, k, v = (part.transpose(1, 2) for part in heads)
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :]).transpose(1, 2).flatten(2)
+        x = norm(x + linear(context, at + "attention.output.dense"), at + "attention.output.LayerNorm")
+        hidden = F.gelu(linear(x, at + "intermediate.dense"))
+        x = norm(x + linear(hidden, at + "output.dense"), at + "output.LayerNorm")
+    return x.to(torch.float32)
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)

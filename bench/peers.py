@@ -1,0 +1,316 @@
+"""The libraries that the benchmarks compare, each behind the same four methods.
+
+Every peer gets the settings that make it fastest: nobody wins by a rival's default. All score by inner product.
+Thread counts come from the environment of the process (see search.py), as several libraries read it only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import faiss
+import numpy as np
+
+BLOCK_ROWS = 16_384
+BEYOND_AVX2 = {"turbovec4", "turbovec4-rerank", "usearch"}  # these cannot be held to AVX2
+DEFAULT_BLAS_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
+
+Answer = tuple[np.ndarray, np.ndarray]
+Recall = Callable[[np.ndarray], float]
+
+
+class Peer:
+    """build(x) once, then search; scores (nq, k) are inner products, ids (nq, k), -1 where there is no answer."""
+
+    name: str
+    nbytes: int | None = None
+    build_s: float = 0.0
+
+    def __init__(self, name: str, threads: int = 1) -> None:
+        self.name, self.threads = name, threads
+
+    def build(self, x: np.ndarray, dims: int) -> None:
+        """x (n, d) float32; peers that cannot search a prefix index a copy of the leading dims."""
+        self._build(x if dims == x.shape[1] else np.ascontiguousarray(x[:, :dims]))
+
+    def _build(self, x: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
+        """Set what trades recall for speed; recall(ids) is measured on the queries given."""
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Settings of the process that hold only while this peer searches; entered outside the clock."""
+        yield
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        raise NotImplementedError
+
+
+def rerank(x: np.ndarray, queries: np.ndarray, shortlist: np.ndarray, k: int) -> Answer:
+    """Exact float32 scores of a shortlist (nq, m), by numpy; 32 queries at a time keep the gathered rows in cache."""
+    D, I = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), 32):
+        ids = shortlist[start : start + 32].astype(np.int64)
+        scores = np.matmul(x[ids], queries[start : start + 32, :, None])[..., 0]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        D[start : start + 32] = np.take_along_axis(scores, best, 1)
+        I[start : start + 32] = np.take_along_axis(ids, best, 1)
+    return D, I
+
+
+class BlockedPeer(Peer):
+    """A library that only multiplies matrices; numpy picks the top k, block by block, so any n and nq fit in memory.
+
+    The k-th score of the first rows is a threshold that later blocks are compared with: about 20 times faster than
+    argpartition of every score, and the same answer.
+    """
+
+    blocks: list[tuple[int, object]]
+    query_tile = 1_024  # what each library was fastest with
+    _map: Callable = map
+
+    def _build(self, x: np.ndarray) -> None:
+        self.blocks = [(a, self._pack(x[a : a + BLOCK_ROWS])) for a in range(0, len(x), BLOCK_ROWS)]
+        self.nbytes = sum(self._packed_bytes(block) for _, block in self.blocks)
+
+    def _pack(self, x: np.ndarray) -> object:
+        return x
+
+    def _packed_bytes(self, block: object) -> int:
+        return block.nbytes  # type: ignore[attr-defined]
+
+    def _prepare(self, queries: np.ndarray) -> np.ndarray:
+        return queries
+
+    def _scores(self, queries: np.ndarray, block: object) -> np.ndarray:
+        raise NotImplementedError
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        prepared = self._prepare(queries)
+        starts = range(0, len(queries), self.query_tile)
+        tiles = [self._search_tile(prepared[a : a + self.query_tile], k) for a in starts]
+        D, I = (np.concatenate(part) for part in zip(*tiles, strict=True))
+        return D, I
+
+    def _search_tile(self, queries: np.ndarray, k: int) -> Answer:
+        seeds = self._scores(queries, self.blocks[0][1])
+        threshold = np.partition(seeds, -k, axis=1)[:, -k, None]
+        found = [_at_least(seeds, threshold, 0)]
+
+        def survivors(block: tuple[int, object]) -> tuple[np.ndarray, ...]:
+            return _at_least(self._scores(queries, block[1]), threshold, block[0])
+
+        found += self._map(survivors, self.blocks[1:])
+        query, ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.lexsort((ids, -scores, query))
+        firsts = np.searchsorted(query[order], np.arange(len(queries)))
+        best = order[firsts[:, None] + np.arange(k)]
+        return scores[best], ids[best]
+
+
+def _at_least(scores: np.ndarray, threshold: np.ndarray, start: int) -> tuple[np.ndarray, ...]:
+    flat = np.flatnonzero(scores >= threshold)
+    query, row = np.divmod(flat, scores.shape[1])
+    return query, row + start, scores.ravel()[flat]
+
+
+class Numpy(BlockedPeer):
+    def _scores(self, queries: np.ndarray, block: np.ndarray) -> np.ndarray:
+        return queries @ block.T
+
+
+class NumKong(BlockedPeer):
+    """Packed matrix products; i8 multiplies int8 codes (AMX where there is one), with or without a float32 rerank."""
+
+    query_tile = 128
+
+    def __init__(self, name: str, threads: int = 1, *, int8: bool = False, shortlist: int = 0) -> None:
+        super().__init__(name, threads)
+        self.int8, self.shortlist = int8, shortlist
+        if threads > 1:  # the library is single-threaded, so blocks are spread over threads here
+            self._map = ThreadPoolExecutor(threads).map
+
+    def _build(self, x: np.ndarray) -> None:
+        self.x, self.scale = x, np.abs(x).max() / 127
+        super()._build(x)
+        self.nbytes += x.nbytes if self.shortlist else 0
+
+    def _pack(self, x: np.ndarray) -> object:
+        import numkong
+
+        return numkong.dots_pack(_codes(x, self.scale) if self.int8 else x)
+
+    def _prepare(self, queries: np.ndarray) -> np.ndarray:
+        self.query_scale = np.abs(queries).max() / 127
+        return _codes(queries, self.query_scale) if self.int8 else queries
+
+    def _scores(self, queries: np.ndarray, block: object) -> np.ndarray:
+        import numkong
+
+        return np.asarray(numkong.dots_packed(queries, block))
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        D, I = super().search(queries, self.shortlist * k // 10 if self.shortlist else k)
+        if self.shortlist:
+            return rerank(self.x, queries, I, k)
+        return (D * (self.scale * self.query_scale), I) if self.int8 else (D, I)
+
+
+def _codes(x: np.ndarray, scale: float) -> np.ndarray:
+    return np.clip(np.rint(x / scale), -127, 127).astype(np.int8)
+
+
+class Faiss(Peer):
+    """Any faiss index; blas_threshold=1 sends every batch to BLAS, which faiss by default does for large ones only."""
+
+    def __init__(self, name: str, threads: int = 1, *, make: Callable, blas_threshold: int | None = None) -> None:
+        super().__init__(name, threads)
+        self.make, self.blas_threshold = make, blas_threshold or DEFAULT_BLAS_THRESHOLD
+
+    def _build(self, x: np.ndarray) -> None:
+        self.index = self.make(x.shape[1])
+        if not self.index.is_trained:
+            sample = np.random.default_rng(0).choice(len(x), min(len(x), 50_000), replace=False)
+            self.index.train(x[np.sort(sample)])
+        self.index.add(x)
+        self.nbytes = len(faiss.serialize_index(self.index))
+
+    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
+        """Raise the refine stage's k_factor until recall reaches .99, or to 256 where it never does."""
+        if isinstance(self.index, faiss.IndexRefine):
+            for self.index.k_factor in (2, 4, 8, 16, 32, 64, 128, 256):
+                if recall(self.index.search(queries, k)[1]) >= 0.99:
+                    break
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        faiss.omp_set_num_threads(self.threads)
+        faiss.cvar.distance_compute_blas_threshold = self.blas_threshold
+        try:
+            yield
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = DEFAULT_BLAS_THRESHOLD
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        return self.index.search(queries, k)
+
+
+def _scalar(d: int) -> faiss.Index:
+    return faiss.IndexScalarQuantizer(d, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+
+
+def _refined(d: int) -> faiss.Index:
+    return faiss.index_factory(d, "PQ64x4fs,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+
+
+class USearch(Peer):
+    def _build(self, x: np.ndarray) -> None:
+        self.x, self.nbytes = x, x.nbytes
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        from usearch.index import MetricKind, search
+
+        matches = search(self.x, queries, k, MetricKind.IP, exact=True, threads=self.threads)
+        shape = (len(queries), k)
+        return 1 - matches.distances.reshape(shape), matches.keys.reshape(shape).astype(np.int64)
+
+
+class TurboVec(Peer):
+    """4-bit codes, calibrated as its manual advises; shortlist > 0 adds a float32 rerank of that many rows per 10."""
+
+    def __init__(self, name: str, threads: int = 1, *, shortlist: int = 0) -> None:
+        super().__init__(name, threads)
+        self.shortlist = shortlist
+
+    def _build(self, x: np.ndarray) -> None:
+        from turbovec import TurboQuantIndex
+
+        self.x, self.index = x, TurboQuantIndex(x.shape[1], 4)
+        self.index.calibrate(np.random.default_rng(0).permutation(x)[:1024])
+        self.index.add(x)
+        self.index.prepare()
+        self.nbytes = len(self.index.to_bytes()) + (x.nbytes if self.shortlist else 0)
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        if not self.shortlist:
+            return self.index.search(queries, k)
+        _, shortlist = self.index.search(queries, self.shortlist * k // 10)
+        return rerank(self.x, queries, shortlist, k)
+
+
+class NestVec(Peer):
+    """The library itself, on one backend; an index of all dims answers every prefix."""
+
+    def __init__(self, name: str, threads: int = 1, *, backend: str, levels: tuple[int, ...]) -> None:
+        super().__init__(name, threads)
+        self.backend, self.levels = backend, levels
+
+    def build(self, x: np.ndarray, dims: int) -> None:
+        nestvec = _nestvec()
+        nestvec.use(self.backend)
+        self.dims = dims
+        self.index = nestvec.NestedIndex(x.shape[1], levels=self.levels, metric="ip")
+        self.index.add(x)
+        self.nbytes = self.index.memory_usage()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        _nestvec().use(self.backend)
+        yield
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        return self.index.search(queries, k, dims=self.dims, threads=self.threads)
+
+
+class Scan64(Peer):
+    """The floor of a search that starts with 64 int8 dims: reading those bytes once. It answers nothing."""
+
+    def __init__(self, name: str, threads: int = 1, *, backend: str) -> None:
+        super().__init__(name, threads)
+        self.sum_bytes = getattr(_nestvec()._core, backend).sum_bytes
+
+    def build(self, x: np.ndarray, dims: int) -> None:
+        self.plane = np.random.default_rng(0).integers(0, 255, 64 * len(x), np.uint8)
+        self.nbytes = self.plane.nbytes
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        self.sum_bytes(self.plane)
+        return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+
+
+def _nestvec():
+    try:
+        import nestvec
+    except ImportError as error:
+        raise ImportError("nestvec is not installed here: pip install . in the repository root") from error
+    return nestvec
+
+
+def limit_to_avx2() -> None:
+    """Hold numkong to AVX2, which has no variable for it; the other peers read theirs from the environment."""
+    import numkong
+
+    for capability in ("skylake", "icelake", "genoa", "sapphire", "sapphireamx", "graniteamx", "alder"):
+        numkong.disable_capability(capability)
+
+
+PEERS: dict[str, Callable[..., Peer]] = {
+    "numpy": Numpy,
+    "faiss-flat": partial(Faiss, make=faiss.IndexFlatIP),
+    "faiss-flat-blas": partial(Faiss, make=faiss.IndexFlatIP, blas_threshold=1),
+    "faiss-panorama8": partial(Faiss, make=lambda d: faiss.IndexFlatIPPanorama(d, 8)),
+    "faiss-panorama12": partial(Faiss, make=lambda d: faiss.IndexFlatIPPanorama(d, 12)),
+    "faiss-sq8": partial(Faiss, make=_scalar),
+    "faiss-pq64x4fs-refine": partial(Faiss, make=_refined),
+    "usearch": USearch,
+    "numkong-f32": NumKong,
+    "numkong-i8": partial(NumKong, int8=True),
+    "numkong-i8-rerank": partial(NumKong, int8=True, shortlist=30),
+    "turbovec4": TurboVec,
+    "turbovec4-rerank": partial(TurboVec, shortlist=100),
+}

@@ -1,0 +1,130 @@
+"""bench/results/*.json to Markdown tables and plots: python bench/report.py [NAME ...]
+
+Writes results/NAME.md and, for each group of batch searches, results/NAME-*.png (recall against queries per second).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import groupby
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+LEGEND = (
+    "`vs faiss` is the speed relative to the faster of faiss' two flat searches, `vs best peer` to the fastest rival "
+    "whose recall is at least .99, in the same run. Recall forgives ties; score errors are against float64."
+)
+GROUP = ("data", "n", "d", "dims", "k", "threads", "simd")
+FLAT = ("faiss-flat", "faiss-flat-blas")
+HEADER = ("nq", "peer", "ms/query", "min", "recall", "vs faiss", "vs best peer", "score error", "bytes/row", "build s")
+
+
+def groups(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
+    """Rows that may be compared: the same data, dims, k, threads and instruction sets."""
+    rows = sorted(rows, key=lambda row: ([str(row[key]) for key in GROUP], row["nq"], row["ms_median"]))
+    return [
+        (dict(zip(GROUP, values, strict=True)), list(group))
+        for values, group in groupby(rows, lambda row: [row[key] for key in GROUP])
+    ]
+
+
+def is_ours(row: dict) -> bool:
+    return row["backend"] is not None
+
+
+def fastest(rows: list[dict]) -> float | None:
+    return min((row["ms_median"] for row in rows), default=None)
+
+
+def ratio(reference: float | None, row: dict) -> str:
+    return f"{reference / row['ms_median']:.2f}x" if reference else "-"
+
+
+def table(rows: list[dict]) -> str:
+    """One line per row, the fastest first; ours in bold."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
+    for nq, batch in groupby(rows, lambda row: row["nq"]):
+        batch = list(batch)
+        flat = fastest([row for row in batch if row["peer"] in FLAT])
+        rival = fastest([row for row in batch if not is_ours(row) and row.get("recall", 0) >= 0.99])
+        for row in batch:
+            name = f"**{row['peer']}**" if is_ours(row) else row["peer"]
+            judged = "recall" in row
+            cells = [
+                str(nq),
+                name,
+                f"{row['ms_median']:.4g}",
+                f"{row['ms_min']:.4g}",
+                f"{row['recall']:.4f}" if judged else "-",
+                ratio(flat, row) if judged else "-",
+                ratio(rival, row) if judged else "-",
+                f"{row['max_score_error']:.1e}" if judged else "-",
+                f"{row['index_bytes'] / row['n']:.0f}" if row["index_bytes"] else "-",
+                f"{row['build_s']:.2f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(shape: dict, rows: list[dict], path: Path) -> None:
+    """Recall against queries per second, one panel per nq."""
+    from matplotlib import pyplot
+
+    batches = [(nq, [r for r in batch if "recall" in r]) for nq, batch in groupby(rows, lambda row: row["nq"])]
+    figure, panels = pyplot.subplots(1, len(batches), figsize=(4.2 * len(batches), 4.4), squeeze=False, sharey=True)
+    names = sorted({row["peer"] for row in rows if "recall" in row})
+    colours = {name: pyplot.colormaps["tab20"](i % 20) for i, name in enumerate(names)}
+    for panel, (nq, batch) in zip(panels[0], batches, strict=True):
+        for row in batch:
+            look = {"marker": "*", "s": 190} if is_ours(row) else {"marker": "o", "s": 50}
+            panel.scatter(1e3 / row["ms_median"], row["recall"], color=colours[row["peer"]], label=row["peer"], **look)
+        panel.set(xscale="log", xlabel="queries per second", title=f"nq = {nq}")
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel(f"recall@{shape['k']}")
+    handles = {label: h for panel in panels[0] for h, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=5, fontsize=8)
+    figure.suptitle(f"{shape['data']}, {shape['n']:,} x {shape['dims']}, {shape['threads']} thread(s), {shape['simd']}")
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def machine_lines(result: dict) -> list[str]:
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['flags'])}; {machine['date']}; {versions}.",
+        f"Median of {result['settings']['repeats']} interleaved repeats (single queries: of 8 different ones each).",
+    ]
+    for run in result["runs"]:
+        kernels = ", ".join(f"{library} {kernel}" for library, kernel in run["blas"].items())
+        load = " to ".join(f"{averages[0]:.2f}" for averages in run["load_average"])
+        lines.append(f"{run['threads']} thread(s): OpenBLAS kernels {kernels}; load average {load}.")
+    return lines
+
+
+def report(path: Path) -> None:
+    result = json.loads(path.read_text())
+    parts = [f"# {path.stem}", *machine_lines(result), LEGEND]
+    for shape, rows in groups([row for run in result["runs"] for row in run["rows"]]):
+        title = ", ".join(f"{key} {value}" for key, value in shape.items())
+        image = path.with_name(
+            "-".join([path.stem, *(str(shape[key]) for key in ("data", "dims", "k", "threads"))]) + ".png"
+        )
+        plot(shape, rows, image)
+        parts += [f"## {title}", f"![recall against queries per second]({image.name})", table(rows)]
+    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
+    print(path.with_suffix(".md"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="results to report; default: all")
+    names = parser.parse_args().names
+    for path in [RESULTS / f"{name}.json" for name in names] or sorted(RESULTS.glob("*.json")):
+        report(path)
+
+
+if __name__ == "__main__":
+    main()
