@@ -51,7 +51,7 @@ def test_scan(benchmark: Any, backend: str, d: int, nq: int, data: np.random.Gen
     scan = Scan(Task(q, 10, d, "ip", "float32"), index._bounds)
     scan.packed.thresholds[:nq] = 1e30  # nothing passes: the scan alone
     benchmark.group = f"scan d={d} nq={nq}"
-    benchmark(scan._scan, segment, 0, ROWS)
+    benchmark(scan._scan, segment, 0, ROWS, 0)
     rate = ROWS * d / benchmark.stats["median"] / 1e9
     benchmark.extra_info.update({"GB/s": rate, "GMAC/s": rate * nq, "max error": error})
 
@@ -59,7 +59,7 @@ def test_scan(benchmark: Any, backend: str, d: int, nq: int, data: np.random.Gen
 def bound_error(scan: Scan, segment: Segment, q: Array, x: Array) -> float:
     """How far the first rows' upper bounds lie above their scores; negative would be a broken promise."""
     packed = scan.packed
-    scan._scan(segment, 0, 256)
+    scan._scan(segment, 0, 256, 0)
     bounds = packed.upper[:, :256] / packed.multiply[:, None]
     scores = q.astype(np.float64) @ x[:256].T.astype(np.float64)
     lengths = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(x[:256], axis=1)

@@ -46,7 +46,7 @@ QueryBatch batch_of(const Array<int8_t>& codes, const Array<int32_t>& sums, cons
                     const Array<float>& thresholds, const Array<int64_t>& bounds, int metric, int64_t n) {
   QueryBatch q{codes.data(),   sums.data(),   stats.data(), thresholds.data(), bounds.data(), n, codes.shape(0),
                codes.shape(1), bounds.size(), metric};
-  need(n <= q.padded && q.padded % 32 == 0 && sums.size() == q.padded && thresholds.size() == q.padded,
+  need(n <= q.padded && q.padded % 32 == 0 && sums.size() == q.levels * q.padded && thresholds.size() == q.padded,
        "queries must be padded to a multiple of 32");
   need(stats.shape(0) == 3 * q.levels + 1 && stats.shape(1) == q.padded, "query stats must fit the levels");
   int64_t width = 0;
@@ -201,44 +201,24 @@ void bind_pack(py::module_& m, const Kernels& k) {
 
 void bind_scan(py::module_& m, const Kernels& k) {
   m.def(
-      "scan_query",
+      "scan",
       [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
            const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
-           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
-           int metric, const Array<uint8_t>& checks, int64_t first, int64_t last, Array<int32_t>& rows,
-           Array<float>& upper, Array<int64_t>& counts, Array<int64_t>& visited) {
+           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds, int metric,
+           int64_t check, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper,
+           Array<int64_t>& counts) {
         Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
         QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
         Candidates out = candidates_of(rows, upper, counts);
-        need(first >= 0 && first % 64 == 0 && q.n == 1, "first must be a block, and the query one");
-        need(checks.size() >= q.levels && visited.size() >= q.levels, "checks and visited must be (levels,)");
-        int64_t* to_visited = output(visited);
+        need(first >= 0 && first % 64 == 0 && check >= 0, "first must be a block, check a level");
         py::gil_scoped_release release;
-        return k.scan_query(p, q, checks.data(), first, last, out, to_visited);
+        return k.scan(p, q, check, first, last, out);
       },
       py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
       py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
       py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
-      py::arg("metric"), py::arg("checks").noconvert(), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(),
-      py::arg("upper").noconvert(), py::arg("counts").noconvert(), py::arg("visited").noconvert());
-  m.def(
-      "scan_batch",
-      [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-           const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
-           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
-           int metric, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper, Array<int64_t>& counts) {
-        Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
-        QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
-        Candidates out = candidates_of(rows, upper, counts);
-        need(first >= 0 && first % 64 == 0, "first must be a block");
-        py::gil_scoped_release release;
-        return k.scan_batch(p, q, first, last, out);
-      },
-      py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
-      py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
-      py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
-      py::arg("metric"), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(), py::arg("upper").noconvert(),
-      py::arg("counts").noconvert());
+      py::arg("metric"), py::arg("check"), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(),
+      py::arg("upper").noconvert(), py::arg("counts").noconvert());
 }
 
 void bind(py::module_& core, const char* name, const Kernels& k) {

@@ -16,7 +16,7 @@ struct Plane {
 
 struct QueryBatch {
   const int8_t* codes;  // (padded, stride)
-  const int32_t* sums;  // (padded,) of each query's codes
+  const int32_t* sums;  // (levels, padded) of the codes of each prefix
   const float* stats;   // (3 levels + 1, padded)
   const float* thresholds;
   const int64_t* bounds;  // (levels,)
@@ -73,9 +73,7 @@ struct Kernels {
   void (&pack_queries)(const float* q, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, int metric,
                        int8_t* codes, int64_t stride, int32_t* sums, float* stats, int64_t padded, double* multiply,
                        double* offset);
-  int64_t (&scan_query)(const Plane&, const QueryBatch&, const uint8_t* checks, int64_t first, int64_t last,
-                        const Candidates&, int64_t* visited);
-  int64_t (&scan_batch)(const Plane&, const QueryBatch&, int64_t first, int64_t last, const Candidates&);
+  int64_t (&scan)(const Plane&, const QueryBatch&, int64_t check, int64_t first, int64_t last, const Candidates&);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;

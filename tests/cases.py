@@ -27,9 +27,9 @@ def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
         return _pack_rows(rng, values(rng, kind, n, d))
     if kernel == "pack_queries":
         return _pack_queries(rng, values(rng, kind, int(rng.integers(1, 35)), d))
-    if kernel in ("scan_query", "scan_batch"):
-        queries = values(rng, kind, 1 if kernel == "scan_query" else int(rng.integers(1, 42)), d)
-        return _scan(rng, kernel, values(rng, kind, n, d), queries)
+    if kernel == "scan":
+        queries = values(rng, kind, int(rng.choice([1, 1, 1, 2, 7, 33, 41])), d)
+        return _scan(rng, values(rng, kind, n, d), queries)
     queries = values(rng, kind, int(rng.integers(1, 4)), d)
     return _exact(rng, name, values(rng, kind, n, d, suffix), queries, suffix)
 
@@ -49,7 +49,7 @@ def no_queries(count: int, bounds: np.ndarray, spare: int = 0) -> Arguments:
     size = padded(max(count, 1), 32)
     return {
         "codes": np.zeros((size, level_widths(bounds, 64).sum() + spare), np.int8),
-        "sums": np.zeros(size, np.int32),
+        "sums": np.zeros((len(bounds), size), np.int32),
         "stats": np.zeros((3 * len(bounds) + 1, size), np.float32),
         "multiply": np.empty(count),
         "offset": np.empty(count),
@@ -64,9 +64,9 @@ def packed_queries(q: np.ndarray, bounds: np.ndarray, metric: int) -> Arguments:
 
 
 def scan_arguments(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: int, room: int) -> Arguments:
-    """Arguments of `scan_batch` over all rows, with thresholds that every row reaches."""
+    """Arguments of `scan` over all rows, without checks, with thresholds that every row reaches."""
     packed = packed_queries(q, bounds, metric)
-    thresholds = np.full(len(packed["sums"]), np.inf, np.float32)
+    thresholds = np.full(len(packed["codes"]), np.inf, np.float32)
     thresholds[: len(q)] = -np.inf
     return {
         "codes": segment.codes,
@@ -79,6 +79,7 @@ def scan_arguments(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: 
         "query_stats": packed["stats"],
         "thresholds": thresholds,
         "metric": metric,
+        "check": len(bounds) - 1,
         "first": 0,
         "last": len(segment.rows),
         "rows": np.full((len(q), room), -1, np.int32),
@@ -87,23 +88,10 @@ def scan_arguments(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: 
     }
 
 
-def with_checks(scan: Arguments, checks: np.ndarray) -> Arguments:
-    """Arguments of `scan_query` from those of `scan_batch`."""
-    names = list(scan)
-    at = names.index("metric") + 1
-    visited = np.zeros(len(scan["bounds"]), np.int64)
-    return {
-        **{n: scan[n] for n in names[:at]},
-        "checks": checks,
-        **{n: scan[n] for n in names[at:]},
-        "visited": visited,
-    }
-
-
 def upper_bounds(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: int) -> np.ndarray:
     """Upper bound (nq, n) of every row."""
     scan = scan_arguments(segment, bounds, q, metric, padded(len(segment.rows), BLOCK) + BLOCK)
-    TABLE["scan_batch"](*scan.values())
+    TABLE["scan"](*scan.values())
     return scan["upper"][:, : len(segment.rows)]
 
 
@@ -159,7 +147,7 @@ def _pack_queries(rng: np.random.Generator, q: np.ndarray) -> Arguments:
     }
 
 
-def _scan(rng: np.random.Generator, kernel: str, x: np.ndarray, q: np.ndarray) -> Arguments:
+def _scan(rng: np.random.Generator, x: np.ndarray, q: np.ndarray) -> Arguments:
     stored_bounds, metric = levels_of(rng, x.shape[1]), int(rng.integers(0, 3))
     segment = plane(x, stored_bounds, int(rng.choice([0, padded(len(x) + 100, BLOCK)])))
     bounds = stored_bounds[: int(rng.integers(1, len(stored_bounds) + 1))].copy()
@@ -172,9 +160,8 @@ def _scan(rng: np.random.Generator, kernel: str, x: np.ndarray, q: np.ndarray) -
         scan["thresholds"][: len(q)] = best[np.arange(len(q)), (share * (len(x) - 1)).astype(int)]
     if len(x) > BLOCK:
         scan["first"] = int(rng.choice([0, BLOCK]))
-    if kernel == "scan_batch":
-        return scan
-    return with_checks(scan, rng.integers(0, 2, len(bounds), dtype=np.uint8))
+    scan["check"] = int(rng.integers(0, len(bounds) + 1))
+    return scan
 
 
 def _exact(rng: np.random.Generator, name: str, x: np.ndarray, q: np.ndarray, suffix: str) -> Arguments:

@@ -41,18 +41,19 @@ def check_bounds(x: np.ndarray, q: np.ndarray, levels: np.ndarray, metric: int) 
         assert not missed, [(at, upper[tuple(at)], wanted[tuple(at)]) for at in missed[:3]]
 
 
-def survivors(x: np.ndarray, q: np.ndarray, levels: np.ndarray, metric: int, k: int, scan_query: Any) -> None:
-    """With checks at all levels and the k-th best score as threshold, the k best and their ties survive."""
+def survivors(x: np.ndarray, q: np.ndarray, levels: np.ndarray, metric: int, k: int, scan: Any) -> None:
+    """With checks from any level on and the k-th best scores as thresholds, the k best and their ties survive."""
     segment = cases.plane(x, levels)
     scores = cases.exact_scores(q, x, metric)
-    for i in range(len(q)):
-        kth = np.sort(scores[i])[-k]
-        scan = cases.scan_arguments(segment, levels, q[i : i + 1], metric, len(x) + 128)
-        scan["thresholds"][0] = least(kth[None, None], cases.packed_queries(q[i : i + 1], levels, metric))[0, 0]
-        scan = cases.with_checks(scan, np.ones(len(levels), np.uint8))
-        scan_query(*scan.values())
-        found = scan["rows"][0, : scan["counts"][0]]
-        assert set(np.flatnonzero(scores[i] >= kth)) <= set(found.tolist())
+    kth = np.sort(scores, axis=1)[:, -k][:, None]
+    wanted = least(kth, cases.packed_queries(q, levels, metric))[:, 0]
+    for check in range(len(levels)):
+        for some in (slice(0, 1), slice(None)):
+            arguments = cases.scan_arguments(segment, levels, q[some], metric, len(x) + 128)
+            arguments["thresholds"][: len(q[some])], arguments["check"] = wanted[some], check
+            scan(*arguments.values())
+            for i, (rows, count) in enumerate(zip(arguments["rows"], arguments["counts"], strict=True)):
+                assert set(np.flatnonzero(scores[i] >= kth[i])) <= set(rows[:count].tolist())
 
 
 @metrics
@@ -81,14 +82,14 @@ def test_bounds_of_chosen_values(metric: int, data: st.DataObject) -> None:
 def test_checked_levels(metric: int, backend: Any, seed: int, kind: str, query_kind: str, d: int) -> None:
     rng = np.random.default_rng(seed)
     x, q = values(rng, kind, ROWS, d), values(rng, query_kind, QUERIES, d)
-    survivors(x, q, levels_of(rng, d), metric, int(rng.integers(1, 20)), backend.scan_query)
+    survivors(x, q, levels_of(rng, d), metric, int(rng.integers(1, 20)), backend.scan)
 
 
 @metrics
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_checks_at_default_levels(metric: int, shift: float, backend: Any, rng: np.random.Generator) -> None:
     x, q = values(rng, "normal", 2000, 256) + np.float32(shift), values(rng, "normal", 5, 256) + np.float32(shift)
-    survivors(x, q, np.asarray([64, 128, 256]), metric, 10, backend.scan_query)
+    survivors(x, q, np.asarray([64, 128, 256]), metric, 10, backend.scan)
 
 
 @metrics

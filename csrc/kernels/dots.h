@@ -56,13 +56,13 @@ struct DotEngine {
   ~DotEngine() { _tile_release(); }
 
   // Widths that are no multiple of 64 read on into the next lines: the query's codes are zero there.
-  void multiply(const Plane& plane, const QueryBatch& q, int64_t row, int64_t group, int32_t* dots) {
+  void multiply(const Plane& plane, const QueryBatch& q, int64_t levels, int64_t row, int64_t group, int32_t* dots) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     const int8_t* a = q.codes + group * q.stride;
-    for (int64_t level = 0; level < q.levels; level++) {
+    for (int64_t level = 0; level < levels; level++) {
       int64_t width = level_width(q.bounds, level);
       const uint8_t* b = plane.codes + plane.starts[level] + row * width;
       for (int64_t step = 0; step < width; step += 64, a += 64) {
@@ -92,19 +92,20 @@ struct DotEngine {
   static constexpr int kGroup = kNative == 64 ? 8 : kNative == 32 ? 4 : 2;
   static constexpr int kTiles = kNative == 64 ? 2 : 1;
 
-  void multiply(const Plane& plane, const QueryBatch& q, int64_t row, int64_t group, int32_t* dots) {
+  void multiply(const Plane& plane, const QueryBatch& q, int64_t levels, int64_t row, int64_t group, int32_t* dots) {
     for (int64_t j = 0; j < kQueries; j += kGroup)
       for (int64_t tile = 0; tile < kRows; tile += kTiles * kTile)
-        multiply_some(plane, q, row + tile, group + j, dots + j * kRows + tile);
+        multiply_some(plane, q, levels, row + tile, group + j, dots + j * kRows + tile);
   }
 
-  static void multiply_some(const Plane& plane, const QueryBatch& q, int64_t row, int64_t first, int32_t* dots) {
+  static void multiply_some(const Plane& plane, const QueryBatch& q, int64_t levels, int64_t row, int64_t first,
+                            int32_t* dots) {
     I32N acc[kGroup][kTiles][kParts];
     for (int j = 0; j < kGroup; j++)
       for (int t = 0; t < kTiles; t++)
         for (int p = 0; p < kParts; p++) acc[j][t][p] = I32N{};
     const int8_t* codes = q.codes + first * q.stride;
-    for (int64_t level = 0; level < q.levels; level++) {
+    for (int64_t level = 0; level < levels; level++) {
       int64_t width = level_width(q.bounds, level);
       const uint8_t* lines = plane.codes + plane.starts[level] + row * width;
       for (int64_t dim = 0; dim < width; dim += 4)

@@ -138,6 +138,7 @@ void pack_queries(const float* q, int64_t n, int64_t d, const int64_t* bounds, i
     double largest = largest_magnitude(q, bounds[levels - 1]);
     double step = largest > 0 ? largest / 127 : 1, square = 0, error = 0, behind = 0;
     int64_t at = 0;
+    int32_t total = 0;
     for (int64_t level = 0; level < levels; level++) {
       int64_t from = level_start(bounds, level);
       for (int64_t j = from; j < bounds[level]; j++) {
@@ -145,9 +146,10 @@ void pack_queries(const float* q, int64_t n, int64_t d, const int64_t* bounds, i
         square += value * value;
         error += (value - code) * (value - code);
         codes[at + j - from] = int8_t(code);
-        sums[i] += int32_t(code);
+        total += int32_t(code);
       }
       at += query_width(bounds, level);
+      sums[level * padded + i] = total;
       double norm = __builtin_sqrt(square), left = __builtin_sqrt(error);
       stats[level * padded + i] = float((norm + left) * (1 + kMargin));
       stats[(levels + level) * padded + i] = float(left * (1 + kMargin) + norm * kMargin);

@@ -35,7 +35,7 @@ class Kernels(Protocol):
     def pack_queries(
         self, q: _F32, bounds: _I64, metric: int, codes: _I8, sums: _I32, stats: _F32, multiply: _F64, offset: _F64
     ) -> None: ...
-    def scan_query(
+    def scan(
         self,
         codes: _U8,
         starts: _I64,
@@ -47,26 +47,7 @@ class Kernels(Protocol):
         query_stats: _F32,
         thresholds: _F32,
         metric: int,
-        checks: _U8,
-        first: int,
-        last: int,
-        rows: _I32,
-        upper: _F32,
-        counts: _I64,
-        visited: _I64,
-    ) -> int: ...
-    def scan_batch(
-        self,
-        codes: _U8,
-        starts: _I64,
-        bounds: _I64,
-        stats: _F32,
-        blocks: _F32,
-        query_codes: _I8,
-        query_sums: _I32,
-        query_stats: _F32,
-        thresholds: _F32,
-        metric: int,
+        check: int,
         first: int,
         last: int,
         rows: _I32,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+_core: ModuleType | None
 try:
-    from . import _core
-except ImportError:  # a wheel built without a compiler
+    _core = importlib.import_module("nestvec._core")
+except ModuleNotFoundError:  # a wheel built without a compiler; an extension that does not load stays an error
     _core = None
 
 ENVIRONMENT = "NESTVEC_BACKEND"

@@ -22,8 +22,7 @@ from .planes import BLOCK, Segment, aligned, level_widths, padded
 
 Array = npt.NDArray[Any]
 
-PROBE_ROWS = 4096
-CHECK_BYTES = 8  # what a level check reads per row: it must save more of the next level
+PROBE_ROWS, PROBE_WORK = 4096, 2 * 10**7  # rows and multiplications that show which level checks pay
 GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
 FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
@@ -90,7 +89,7 @@ class Packed:
         self.bounds = bounds
         self.codes = aligned((size, width), np.int8)
         self.codes[:] = 0
-        self.sums = np.zeros(size, np.int32)
+        self.sums = np.zeros((levels, size), np.int32)
         self.stats = np.zeros((3 * levels + 1, size), np.float32)
         self.thresholds = np.full(size, np.inf, np.float32)
         self.thresholds[:count] = -np.inf
@@ -115,6 +114,9 @@ class Scan:
         self.packed = Packed(task, bounds, self.first_chunk + 1024)
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
+        self.scanned = self.due = 0
+        self.probe = min(max(PROBE_WORK // (len(task.queries) * task.dims) // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
+        self.seconds = np.zeros(len(bounds))  # of the last probes, by the level at which checks begin
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
     def run(self, parts: Sequence[Part]) -> Heaps:
@@ -133,27 +135,36 @@ class Scan:
 
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
-            first = self._scan(part.segment, first, last)
+            if len(self.seconds) > 1 and self.scanned >= self.due and last - first >= 2 * len(self.seconds) * self.probe:
+                reached = self._choose_check(part.segment, first)
+                self.due = 4 * self.scanned
+            else:
+                reached = self._scan(part.segment, first, last, int(np.argmin(self.seconds)))
+            self.scanned += reached - first
+            first = reached
             # candidates are numbered within their segment, and a full buffer must be emptied to go on
             self._rescore(part.segment, EVERYTHING if first < last or last == part.last else self.task.k)
 
-    def _scan(self, segment: Segment, first: int, last: int) -> int:
+    def _scan(self, segment: Segment, first: int, last: int, check: int) -> int:
         p = self.packed
-        plane = (segment.codes, segment.starts, p.bounds, segment.stats, segment.blocks)
-        query = (p.codes, p.sums, p.stats, p.thresholds, self.metric)
-        if len(self.task.queries) > 1:
-            return int(self.kernels.scan_batch(*plane, *query, first, last, p.rows, p.upper, p.counts))
-        out = (p.rows, p.upper, p.counts)
-        checks = np.ones(len(p.bounds), np.uint8)
-        if last - first > 4 * PROBE_ROWS:  # see first which level checks pay, at the threshold they will have
-            visited = np.zeros(len(checks), np.int64)
-            reached = self.kernels.scan_query(*plane, *query, checks, first, first + PROBE_ROWS, *out, visited)
-            if reached < first + PROBE_ROWS:
-                return int(reached)
-            saved = (visited[:-1] - visited[1:]) * level_widths(p.bounds, 4)[1:]
-            checks[:-1] = saved > CHECK_BYTES * visited[:-1]
+        return int(
+            self.kernels.scan(
+                segment.codes, segment.starts, p.bounds, segment.stats, segment.blocks, p.codes, p.sums, p.stats,
+                p.thresholds, self.metric, check, first, last, p.rows, p.upper, p.counts,
+            )
+        )  # fmt: skip
+
+    def _choose_check(self, segment: Segment, first: int) -> int:
+        """Scan some rows with each choice of the first level to check at, and keep the fastest; returns where it ended."""
+        self.seconds = np.full(len(self.packed.bounds), np.inf)
+        for check in reversed(range(len(self.seconds))):
+            begun = perf_counter()
+            reached = self._scan(segment, first, first + self.probe, check)
+            self.seconds[check] = perf_counter() - begun
+            if reached < first + self.probe:
+                return reached
             first = reached
-        return int(self.kernels.scan_query(*plane, *query, checks, first, last, *out, np.zeros(len(checks), np.int64)))
+        return first
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed

@@ -29,7 +29,7 @@ from .exact import (
     topk_f32,
 )
 from .pack import pack_queries, pack_rows
-from .scan import scan_batch, scan_query
+from .scan import scan
 
 TABLE: dict[str, Callable[..., Any]] = {
     "widen_f16": widen_f16,
@@ -40,8 +40,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "sum_bytes": sum_bytes,
     "pack_rows": pack_rows,
     "pack_queries": pack_queries,
-    "scan_query": scan_query,
-    "scan_batch": scan_batch,
+    "scan": scan,
     "scores_f32": scores_f32,
     "scores_f16": scores_f16,
     "scores_bf16": scores_bf16,

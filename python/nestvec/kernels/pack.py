@@ -136,8 +136,8 @@ def pack_queries(
         Level ends up to the searched prefix.
     codes : (>= nq, sum of padded level widths) int8, zeroed
         Each level padded to whole steps of 64 dims.
-    sums : (>= nq,) int32, zeroed
-        Sum of each query's codes: what a scan of bytes stored as ``code + 128`` has to take off.
+    sums : (T, >= nq) int32, zeroed
+        Sum of the codes of each prefix: a scan of bytes stored as ``code + 128`` has to take off 128 times that.
     stats : (3 T + 1, >= nq) float32, zeroed
         Per query, in units of its code step: factor of the rows' error (T), factor of the rows' norm (T), norm behind
         each level within the prefix (T), and the reciprocal of the step (for ``l2``).
@@ -157,6 +157,7 @@ def pack_queries(
         step = largest / CODE_MAX if largest > 0.0 else 1.0
         square = 0.0
         error = 0.0
+        total = np.int32(0)
         below = 0
         at = 0
         for level in range(levels):
@@ -166,8 +167,9 @@ def pack_queries(
                 square += value * value
                 error += (value - code) * (value - code)
                 codes[i, at + j - below] = np.int8(code)
-                sums[i] += np.int32(code)
+                total += np.int32(code)
             at += query_width(bounds, level)
+            sums[level, i] = total
             below = bounds[level]
             norm = math.sqrt(square)
             left = math.sqrt(error)

@@ -8,9 +8,8 @@ in units of the query's step, where ``unit`` is the row's scale (``ip`` and ``l2
 ``half`` is half the squared norm for ``l2`` (which ranks by <q, x> - |x|^2 / 2) and 0 otherwise. The integer part is
 exact on every backend; the rest is float32, one rounding per operation, in the order written here.
 
-Cost: bytes of the plane, once per call for many queries (`scan_batch`) or once per query (`scan_query`). Inner loops
-run over what lies side by side (64 bytes, 64 rows, the dims of one row) and sum in int32: only then does LLVM
-vectorise them.
+Cost: the bytes of the plane, read once for all queries. Inner loops run over what lies side by side (64 bytes, 64 rows,
+the dims of one row) and sum in int32: only then does LLVM vectorise them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ UNIT, HALF, ERROR, NORM = range(4)  # what bounds need of each row of a block: t
 
 
 @njit
-def scan_query(
+def scan(
     codes: Any,
     starts: Any,
     bounds: Any,
@@ -36,15 +35,14 @@ def scan_query(
     query_stats: Any,
     thresholds: Any,
     metric: int,
-    checks: Any,
+    check: int,
     first: int,
     last: int,
     rows: Any,
     upper: Any,
     counts: Any,
-    visited: Any,
 ) -> int:
-    """Append the rows of [`first`, `last`) whose upper bound reaches the threshold of one query.
+    """Append the rows of [`first`, `last`) whose upper bound reaches the threshold of a query.
 
     Parameters
     ----------
@@ -53,96 +51,31 @@ def scan_query(
     bounds : (T,) int64
         Level ends up to the searched prefix, T <= L.
     query_codes, query_sums, query_stats
-        As `pack_queries` leaves them; the first query is the one.
-    thresholds : (>= 1,) float32
-    checks : (T,) uint8
-        Levels before the last at which rows are dropped, by the norms behind them (Cauchy-Schwarz).
+        As `pack_queries` leaves them.
+    thresholds : (>= nq,) float32
+        Inf for the padding.
+    check : int
+        From this level on, rows are dropped for a query after each level but the last if even all that lies behind it
+        could not lift them to the threshold (Cauchy-Schwarz). T - 1 or more: never.
     first, last : int
         `first` is a multiple of 64.
-    rows : (1, room) int32;  upper : (1, room) float32;  counts : (1,) int64
+    rows : (nq, room) int32;  upper : (nq, room) float32;  counts : (nq,) int64
         Where survivors go, in row order.
-    visited : (T,) int64
-        Incremented by the tiles read at each level.
 
     Returns
     -------
     int
-        The first row not scanned: `last`, or the block for which there was no room left.
+        The first row not scanned: `last`, or the block for which some query lacked room.
     """
     stored = starts.shape[0]
     levels = bounds.shape[0]
-    step_inverse = query_stats[3 * levels, 0]
+    many = counts.shape[0] > 1
     lines = codes[: codes.shape[0] // LINE * LINE].reshape(-1, LINE)
-    spread, offsets = _spread(query_codes[0], bounds)
-    lanes = np.empty(LINE, np.int32)
+    spread = _spread(query_codes[0], bounds)
+    query_wide = query_codes.astype(np.int16)
+    rows_wide = np.zeros((BLOCK, query_codes.shape[1]), np.int16)
     dots = np.empty(BLOCK, np.int32)
     alive = np.empty(BLOCK, np.bool_)
-    terms = np.empty((4, BLOCK), np.float32)
-    reach = np.empty(BLOCK, np.float32)
-    for block in range(first, last, BLOCK):
-        if counts[0] > rows.shape[1] - BLOCK:
-            return block
-        size = min(BLOCK, last - block)
-        _load_terms(stats, stored, levels, metric, block, size, terms)
-        dots[:] = 0
-        alive[:size] = True
-        alive[size:] = False
-        line = 0
-        for level in range(levels):
-            height = level_width(bounds, level) // 4
-            for tile in range(0, BLOCK, TILE):
-                if not np.any(alive[tile : tile + TILE]):
-                    continue
-                visited[level] += 1
-                at = starts[level] // LINE + (block + tile) // TILE * height
-                some = slice(at, at + height)
-                _tile_dots(lines[some], spread[line : line + height], offsets[level], lanes, dots[tile : tile + TILE])
-            line += height
-            if level < levels - 1 and checks[level]:
-                slack = np.float32(
-                    np.float32(query_stats[level, 0] * blocks[stored + level, block // BLOCK])
-                    + np.float32(query_stats[levels + level, 0] * blocks[level, block // BLOCK])
-                )
-                behind = stats[1 + 2 * stored + level, block : block + size]
-                _check(
-                    dots, slack, behind, query_stats[2 * levels + level, 0], terms, step_inverse, thresholds[0], alive
-                )
-        _append(dots, alive, terms, block, size, levels, 0, query_stats, thresholds, reach, rows, upper, counts)
-    return last
-
-
-@njit
-def scan_batch(
-    codes: Any,
-    starts: Any,
-    bounds: Any,
-    stats: Any,
-    blocks: Any,
-    query_codes: Any,
-    query_sums: Any,
-    query_stats: Any,
-    thresholds: Any,
-    metric: int,
-    first: int,
-    last: int,
-    rows: Any,
-    upper: Any,
-    counts: Any,
-) -> int:
-    """`scan_query` without checks for all queries at once: the plane is read once, a score matrix is never written.
-
-    Stops before a block for which any query lacks room.
-    """
-    stored = starts.shape[0]
-    levels = bounds.shape[0]
-    width = 0
-    for level in range(levels):
-        width += query_width(bounds, level)
-    lines = codes[: codes.shape[0] // LINE * LINE].reshape(-1, TILE, 4)
-    query_wide = query_codes[:, :width].astype(np.int16)
-    rows_wide = np.zeros((BLOCK, width), np.int16)
-    dots = np.empty(BLOCK, np.int32)
-    alive = np.ones(BLOCK, np.bool_)
     terms = np.empty((4, BLOCK), np.float32)
     reach = np.empty(BLOCK, np.float32)
     for block in range(first, last, BLOCK):
@@ -150,16 +83,32 @@ def scan_batch(
             return block
         size = min(BLOCK, last - block)
         _load_terms(stats, stored, levels, metric, block, size, terms)
-        at = 0
-        for level in range(levels):
-            width = level_width(bounds, level)
-            for i in range(size):
-                line = starts[level] // LINE + (block + i) // TILE * (width // 4)
-                _widen_row(lines[line : line + width // 4], i % TILE, rows_wide[i, at : at + width])
-            at += query_width(bounds, level)
+        if many:
+            _widen_block(lines, starts, bounds, block, size, rows_wide)
         for query in range(counts.shape[0]):
-            for i in range(size):
-                dots[i] = _dot(query_wide[query], rows_wide[i]) - ZERO * query_sums[query]
+            dots[:] = 0
+            alive[:size] = True
+            alive[size:] = False
+            at = 0
+            for level in range(levels):
+                if many:
+                    _row_dots(rows_wide, query_wide[query], at, at + level_width(bounds, level), alive, dots)
+                else:
+                    line = starts[level] // LINE + block // TILE * (level_width(bounds, level) // 4)
+                    _tile_dots(lines[line:], spread, at // 4, level_width(bounds, level) // 4, alive, dots)
+                below = query_sums[level - 1, query] if level > 0 else 0
+                for i in range(size):
+                    dots[i] -= ZERO * (query_sums[level, query] - below)
+                at += query_width(bounds, level)
+                if check <= level < levels - 1:
+                    slack = np.float32(
+                        np.float32(query_stats[level, query] * blocks[stored + level, block // BLOCK])
+                        + np.float32(query_stats[levels + level, query] * blocks[level, block // BLOCK])
+                    )
+                    behind = stats[1 + 2 * stored + level, block : block + size]
+                    query_behind = query_stats[2 * levels + level, query]
+                    step_inverse = query_stats[3 * levels, query]
+                    _check(dots, slack, behind, query_behind, terms, step_inverse, thresholds[query], alive)
             _append(dots, alive, terms, block, size, levels, query, query_stats, thresholds, reach, rows, upper, counts)
     return last
 
@@ -192,42 +141,53 @@ def in_units(bound: Any, unit: Any, half: Any, step_inverse: Any) -> Any:
 
 @njit
 def _spread(query: Any, bounds: Any) -> Any:
-    """A query's codes as they meet a tile's lines, and what storing bytes as ``code + 128`` adds to each level.
-
-    Returns
-    -------
-    spread : (lines, 64) int8
-        Four codes, repeated for sixteen rows.
-    offsets : (T,) int32
-        Taken off level by level, not once for the query: a check needs the dot products of a prefix.
-    """
-    height = 0
-    for level in range(bounds.shape[0]):
-        height += level_width(bounds, level) // 4
-    spread = np.empty((height, LINE), np.int8)
-    offsets = np.zeros(bounds.shape[0], np.int32)
-    line = 0
-    at = 0
-    for level in range(bounds.shape[0]):
-        for j in range(level_width(bounds, level)):
-            offsets[level] += ZERO * np.int32(query[at + j])
-        for j in range(0, level_width(bounds, level), 4):
-            for lane in range(LINE):
-                spread[line, lane] = query[at + j + lane % 4]
-            line += 1
-        at += query_width(bounds, level)
-    return spread, offsets
+    """A query's codes as they meet a tile's lines, ``(steps, 64)`` int8: four codes, repeated for sixteen rows."""
+    spread = np.zeros((query.shape[0] // 4, LINE), np.int8)
+    for line in range(spread.shape[0]):
+        for lane in range(LINE):
+            spread[line, lane] = query[line * 4 + lane % 4]
+    return spread
 
 
 @njit
-def _tile_dots(lines: Any, spread: Any, offset: int, lanes: Any, dots: Any) -> None:
-    """Add the dot products of one tile less `offset`: byte by byte into 64 int32 lanes, which meet in the end."""
-    lanes[:] = 0
-    for line in range(lines.shape[0]):
-        for lane in range(LINE):
-            lanes[lane] += np.int32(lines[line, lane]) * np.int32(spread[line, lane])
-    for i in range(TILE):
-        dots[i] += lanes[i * 4] + lanes[i * 4 + 1] + lanes[i * 4 + 2] + lanes[i * 4 + 3] - offset
+def _tile_dots(lines: Any, spread: Any, step: int, height: int, alive: Any, dots: Any) -> None:
+    """Dot products of one level, for the tiles with a row alive: into 64 int32 lanes, which meet in the end."""
+    lanes = np.empty(LINE, np.int32)
+    for tile in range(0, BLOCK, TILE):
+        if not np.any(alive[tile : tile + TILE]):
+            continue
+        lanes[:] = 0
+        for line in range(height):
+            for lane in range(LINE):
+                code = np.int32(spread[step + line, lane])
+                lanes[lane] += np.int32(lines[tile // TILE * height + line, lane]) * code
+        for i in range(TILE):
+            dots[tile + i] += lanes[i * 4] + lanes[i * 4 + 1] + lanes[i * 4 + 2] + lanes[i * 4 + 3]
+
+
+@njit
+def _widen_block(lines: Any, starts: Any, bounds: Any, block: int, size: int, rows: Any) -> None:
+    """The bytes of a block's rows, row-major and as int16, once for all queries."""
+    at = 0
+    for level in range(bounds.shape[0]):
+        height = level_width(bounds, level) // 4
+        for i in range(size):
+            line = starts[level] // LINE + (block + i) // TILE * height
+            for step in range(height):
+                for j in range(4):
+                    rows[i, at + step * 4 + j] = lines[line + step, i % TILE * 4 + j]
+        at += query_width(bounds, level)
+
+
+@njit
+def _row_dots(rows: Any, query: Any, first: int, last: int, alive: Any, dots: Any) -> None:
+    """Dot products of one level, for the rows alive; 2^16 products of at most 127 * 255 fit int32."""
+    for i in range(BLOCK):
+        if alive[i]:
+            total = np.int32(0)
+            for j in range(first, last):
+                total = np.int32(total + np.int32(query[j]) * np.int32(rows[i, j]))
+            dots[i] += total
 
 
 @njit
