@@ -8,6 +8,7 @@ namespace nestvec {
 namespace {
 
 constexpr int64_t kRows = 32;
+constexpr int64_t kAhead = 2048;  // bytes; twice as far is a quarter slower
 
 inline int32_t four_codes(const int8_t* p) {
   int32_t v;
@@ -19,7 +20,6 @@ inline int32_t four_codes(const int8_t* p) {
 inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, int32_t shift, bool prefetch,
                       int32_t* dots) {
   constexpr int kUnroll = kParts >= 4 ? 1 : 4 / kParts;
-  constexpr int64_t kAhead = 2048;
   I32N acc[kUnroll][kParts] = {};
   int64_t line = 0;
   for (; line + kUnroll <= lines; line += kUnroll)
@@ -62,10 +62,15 @@ struct DotEngine {
     _tile_zero(2);
     _tile_zero(3);
     const int8_t* a = q.codes + group * q.stride;
+    bool fresh = group == 0;  // later groups find the rows in cache
     for (int64_t level = 0; level < levels; level++) {
       int64_t width = level_width(q.bounds, level);
       const uint8_t* b = plane.codes + plane.starts[level] + row * width;
       for (int64_t step = 0; step < width; step += 64, a += 64) {
+        for (int64_t line = 0; fresh && line < kTile; line++) {
+          __builtin_prefetch(b + step * kTile + line * kLine + kAhead);
+          __builtin_prefetch(b + (step + width) * kTile + line * kLine + kAhead);
+        }
         _tile_loadd(4, a, q.stride);
         _tile_loadd(6, b + step * kTile, kLine);
         _tile_dpbsud(0, 4, 6);
@@ -112,6 +117,7 @@ struct DotEngine {
         for (int t = 0; t < kTiles; t++)
           for (int p = 0; p < kParts; p++) {
             auto rows = prepare(lines + (t * width + dim) * kTile + p * kNative);
+            if (first == 0) __builtin_prefetch(lines + (t * width + dim) * kTile + p * kNative + kAhead);
             for (int j = 0; j < kGroup; j++)
               acc[j][t][p] = dot4(acc[j][t][p], rows, four_codes(codes + j * q.stride + dim));
           }
