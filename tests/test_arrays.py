@@ -174,6 +174,14 @@ def test_torch(dtype: str, x: np.ndarray) -> None:
         check(tensor.requires_grad_(), x)
 
 
+def test_torch_views_that_negate(x: np.ndarray) -> None:
+    """The sign is in a flag of the tensor, not in its memory."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.complex(torch.zeros(x.shape), -torch.from_numpy(x)).conj().imag
+    assert tensor.is_neg()
+    check(tensor, x)
+
+
 def test_torch_errors(x: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(x.copy()).to(torch.bfloat16)
@@ -305,6 +313,14 @@ def test_nonfinite_deep_in_many_rows(dtype: str, threads: int) -> None:
         nv.prefix_topk(np.ones(8), x, 3, threads=threads)
     with pytest.raises(ValueError, match=f"^q {message}"):
         index.search(x, 3, threads=threads)
+
+
+def test_underflow_is_no_error(x: np.ndarray) -> None:
+    """However numpy is told to treat it."""
+    tiny = x * 1e-42
+    wanted = [a.tobytes() for a in every_answer(tiny, tiny)]
+    with np.errstate(all="raise"):
+        assert [a.tobytes() for a in every_answer(tiny, tiny)] == wanted
 
 
 def test_only_searched_dims_are_looked_at() -> None:

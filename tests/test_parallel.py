@@ -168,6 +168,30 @@ def test_fork_after_a_threaded_search() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+AT_EXIT = """
+import threading, time
+from concurrent.futures import thread
+import nestvec as nv, numpy as np
+
+x = np.eye(200, dtype=np.float32)
+index = nv.NestedIndex(200)
+index.add(x, threads=3)
+
+def work():
+    while not thread._shutdown:
+        time.sleep(0.01)
+    print(index.search(x, 1, threads=3)[1].ravel().tolist() == list(range(200)))
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_search_after_the_main_thread_has_ended() -> None:
+    """Other threads live on, but the interpreter starts no more."""
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], timeout=LONG, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def build_and_search(backend: str, n: int) -> tuple[bytes, bytes]:
     nv.use(backend)  # a new process chooses anew
     x = rows(n)

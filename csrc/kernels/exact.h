@@ -63,23 +63,10 @@ void reduce(const double* query, const typename Type::Element* const* rows, int6
   for (int r = 0; r < N; r++) out[r] = fold(acc[r]);
 }
 
+// Squared norms, which only cosine needs.
 template <class Type, int N>
-void score(const Queries& q, int64_t i, double query_square, const typename Type::Element* const* rows,
-           int64_t dims, double* out) {
-  const double* query = q.data + i * q.stride;
-  if (q.metric == kL2) {
-    reduce<SquaredDistance, Type, N>(query, rows, dims, out);
-    for (int r = 0; r < N; r++) out[r] = -out[r];
-    return;
-  }
-  reduce<Dot, Type, N>(query, rows, dims, out);
-  if (q.metric == kIp) return;
-  double norms[N];
-  reduce<SquaredNorm, Type, N>(query, rows, dims, norms);
-  for (int r = 0; r < N; r++) {
-    double square = query_square * norms[r];
-    out[r] = square > 0 ? out[r] / __builtin_sqrt(square) : 0;
-  }
+void row_squares(const Queries& q, const typename Type::Element* const* rows, int64_t dims, double* out) {
+  if (q.metric == kCosine) reduce<SquaredNorm, Type, N>(q.data, rows, dims, out);
 }
 
 inline double query_square(const Queries& q, int64_t i, int64_t dims) {
@@ -94,24 +81,48 @@ inline double query_square(const Queries& q, int64_t i, int64_t dims) {
   return fold(acc);
 }
 
-// Rows [r, r + N) against all queries; `emit(query, row, score)`.
+template <class Type, int N>
+void score(const Queries& q, int64_t i, double query_square, const typename Type::Element* const* rows,
+           const double* row_squares, int64_t dims, double* out) {
+  const double* query = q.data + i * q.stride;
+  if (q.metric == kL2) {
+    reduce<SquaredDistance, Type, N>(query, rows, dims, out);
+    for (int r = 0; r < N; r++) out[r] = -out[r];
+    return;
+  }
+  reduce<Dot, Type, N>(query, rows, dims, out);
+  for (int r = 0; r < N && q.metric == kCosine; r++) {
+    double square = query_square * row_squares[r];
+    out[r] = square > 0 ? out[r] / __builtin_sqrt(square) : 0;
+  }
+}
+
+// Rows [r, r + N) against queries [first, last); `emit(query, row, score)`.
 template <class Type, int N, class Emit>
-void score_rows(const Queries& q, const Rows& rows, int64_t r, Emit emit) {
+void score_rows(const Queries& q, int64_t first, int64_t last, const double* query_squares, const Rows& rows, int64_t r,
+                Emit emit) {
   typedef typename Type::Element Element;
   const Element* at[N];
   for (int j = 0; j < N; j++) at[j] = static_cast<const Element*>(rows.data) + (r + j) * rows.stride;
-  for (int64_t i = 0; i < q.n; i++) {
+  double squares[N];
+  row_squares<Type, N>(q, at, rows.dims, squares);
+  for (int64_t i = first; i < last; i++) {
     double out[N];
-    score<Type, N>(q, i, query_square(q, i, rows.dims), at, rows.dims, out);
+    score<Type, N>(q, i, query_squares[i - first], at, squares, rows.dims, out);
     for (int j = 0; j < N; j++) emit(i, r + j, out[j]);
   }
 }
 
 template <class Type, class Emit>
 void score_all(const Queries& q, const Rows& rows, Emit emit) {
-  int64_t r = 0;
-  for (; r + 4 <= rows.n; r += 4) score_rows<Type, 4>(q, rows, r, emit);
-  for (; r < rows.n; r++) score_rows<Type, 1>(q, rows, r, emit);
+  constexpr int64_t kGroup = 64;
+  for (int64_t first = 0; first < q.n; first += kGroup) {
+    int64_t last = first + kGroup < q.n ? first + kGroup : q.n, r = 0;
+    double squares[kGroup];
+    for (int64_t i = first; i < last; i++) squares[i - first] = query_square(q, i, rows.dims);
+    for (; r + 4 <= rows.n; r += 4) score_rows<Type, 4>(q, first, last, squares, rows, r, emit);
+    for (; r < rows.n; r++) score_rows<Type, 1>(q, first, last, squares, rows, r, emit);
+  }
 }
 
 inline int64_t id_of(const Rows& rows, int64_t r) { return rows.ids ? rows.ids[r] : rows.base + r; }
@@ -154,8 +165,9 @@ int64_t rescore(const Queries& q, const Rows& rows, int64_t take, const Threshol
       taken += n;
       for (int j = 0; j < n; j++) {
         const Element* row = data + ahead[j] * rows.stride;
-        double s;
-        score<Type, 1>(q, i, square, &row, rows.dims, &s);
+        double row_square, s;
+        row_squares<Type, 1>(q, &row, rows.dims, &row_square);
+        score<Type, 1>(q, i, square, &row, &row_square, rows.dims, &s);
         offer(best, i, s, id_of(rows, ahead[j]));
       }
       least = threshold(best.scores[i * best.k], thresholds.multiply[i], thresholds.offset[i]);
