@@ -1,6 +1,6 @@
 """Microbenchmarks: kernel x backend x shape, with GB/s or GMAC/s and the largest error beside each time.
 
-    pytest bench/bench_kernels.py --benchmark-json=bench/results/kernels.json
+pytest bench/bench_kernels.py --benchmark-json=bench/results/kernels.json
 """
 
 from __future__ import annotations

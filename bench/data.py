@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
 from corpora import Texts, embed_minilm, embed_wordllama, package_texts, source, unit_rows, wordnet_texts
 
 SYNTH_ROWS, SYNTH_DIMS, SYNTH_QUERIES = 200_000, 768, 1_000

@@ -23,8 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import machine
 import numpy as np
+
+import machine
 from data import BUILDERS, Dataset, data_folder, load
 
 if TYPE_CHECKING:

@@ -204,8 +204,8 @@ void bind_scan(py::module_& m, const Kernels& k) {
       "scan",
       [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
            const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
-           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds, int metric,
-           int64_t check, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper,
+           const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
+           int metric, int64_t check, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper,
            Array<int64_t>& counts) {
         Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
         QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());

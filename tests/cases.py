@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
 from nestvec.planes import BLOCK, Segment, padded

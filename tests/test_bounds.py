@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+import cases
 from inputs import KINDS, METRICS, levels_of, values
 from nestvec.kernels.lanes import threshold
 

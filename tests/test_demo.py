@@ -100,16 +100,12 @@ def test_each_public_object_and_text_counts_once(stdlib: Path) -> None:
     assert "heap.Heap._sift" not in names
     assert "heap.alias" not in names
     assert names.count("heap.merge") == 1
-    assert entries[names.index("heap.merge")] == corpus.Entry(
-        "heap.merge", "Merge sorted inputs into one.", REMAINDER
-    )
+    assert entries[names.index("heap.merge")] == corpus.Entry("heap.merge", "Merge sorted inputs into one.", REMAINDER)
 
 
 def test_compiled_objects_carry_public_names() -> None:
     docstrings = dict(corpus.compiled_docstrings())
-    assert {"builtins.sorted", "builtins.dict.update", "itertools.chain", "math.gcd", "os.listdir"} <= set(
-        docstrings
-    )
+    assert {"builtins.sorted", "builtins.dict.update", "itertools.chain", "math.gcd", "os.listdir"} <= set(docstrings)
     assert not any(name.split(".")[0] in ("posix", "nt", "_io") for name in docstrings)
 
 
@@ -261,20 +257,14 @@ def test_missing_packages_are_named_with_the_command_to_install_them(
     assert capsys.readouterr().err == 'nestvec: the demo needs no-such-package: pip install "nestvec[demo]"\n'
 
 
-def test_missing_click_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_click_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match="2"):
         cli.main(["info"])
-    assert (
-        capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[demo]"\n'
-    )
+    assert capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[demo]"\n'
 
 
-def test_ctrl_c_exits_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_exits_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(demo, "run", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(SystemExit, match="130"):
         cli.main(["demo"])

@@ -7,10 +7,11 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
-import cases
 import ml_dtypes
 import numpy as np
 import pytest
+
+import cases
 import truth
 from inputs import KINDS, METRICS, SHAPES, guarded, level_widths, stored, values
 from nestvec.kernels import TABLE

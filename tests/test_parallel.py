@@ -312,6 +312,15 @@ def test_failed_share_of_the_caller() -> None:
     assert len(ended) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is KeyboardInterrupt, also where a shell runs this in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_waiting_for_others() -> None:
     """The caller has done its share: it still waits, since the others write to memory that is used afterwards."""
     helping = threading.Event()

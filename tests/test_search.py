@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
-import nestvec as nv
 import numpy as np
 import pytest
-import truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+import nestvec as nv
+import truth
 from inputs import KINDS, LARGEST, METRICS, values
 
 ROW_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}

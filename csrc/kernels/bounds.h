@@ -1,5 +1,5 @@
-// Certified upper bounds of rows, from their integer dot products; specification: `level_bound`, `row_bound` and `in_units` in
-// python/nestvec/kernels/scan.py. Float32, one rounding per operation in the order of the specification.
+// Certified upper bounds of rows, from their integer dot products; specification: `level_bound`, `row_bound` and
+// `in_units` in python/nestvec/kernels/scan.py. Float32, one rounding per operation in the order of the specification.
 #pragma once
 #include "../kernels.h"
 #include "pack.h"
@@ -51,8 +51,8 @@ inline int32_t prefix_shift(const QueryBatch& q, int64_t level, int64_t query) {
   return -(128 - kOffset) * q.sums[level * q.padded + query];
 }
 
-// Bounds of a block's rows after some level. The largest error and norm of the block stand in for each row's own; rounding
-// is monotonic, so at the last level this never drops a row that the row's own numbers keep.
+// Bounds of a block's rows after some level. The largest error and norm of the block stand in for each row's own;
+// rounding is monotonic, so at the last level this never drops a row that the row's own numbers keep.
 struct LevelTest {
   float error, norm;
   const float* tail;  // null at the last searched level

@@ -1,4 +1,5 @@
-// Conversions between float32 and the bits of float16 and bfloat16. Plain loops: the compiler vectorises them as they are.
+// Conversions between float32 and the bits of float16 and bfloat16. Plain loops: the compiler vectorises them as they
+// are.
 #pragma once
 #include "../simd.h"
 

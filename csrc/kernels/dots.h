@@ -1,5 +1,6 @@
 // Exact integer dot products of query codes with a plane's lines: one query with one tile, and a group of queries with
-// half a block of rows, over bytes as stored. AMX-INT8 multiplies 16 x 64 by 64 x 16 codes an instruction; the stored lines are its B operand.
+// half a block of rows, over bytes as stored. AMX-INT8 multiplies 16 x 64 by 64 x 16 codes an instruction; the stored
+// lines are its B operand.
 #pragma once
 #include "../kernels.h"
 #include "pack.h"
@@ -16,7 +17,8 @@ inline int32_t four_codes(const int8_t* p) {
   return v;
 }
 
-// dots[0..16) += one tile times one query, and `shift`. Several sums a lane hide the multiplier's latency; integers add in any order.
+// dots[0..16) += one tile times one query, and `shift`. Several sums a lane hide the multiplier's latency; integers add
+// in any order.
 inline void tile_dots(const uint8_t* tile, int64_t lines, const int8_t* query, int32_t shift, bool prefetch,
                       int32_t* dots) {
   constexpr int kUnroll = kParts >= 4 ? 1 : 4 / kParts;

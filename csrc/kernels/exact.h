@@ -1,6 +1,6 @@
 // Exact scores in float64 lanes, and heaps of the best; specification: python/nestvec/kernels/exact.py.
-// Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so candidates are
-// taken eight at a time and their rows prefetched.
+// Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so
+// candidates are taken eight at a time and their rows prefetched.
 #pragma once
 #include "convert.h"
 #include "heap.h"
@@ -156,8 +156,7 @@ int64_t rescore(const Queries& q, const Rows& rows, int64_t take, const Threshol
       int n = 0;
       while (n < kAhead && size > 0 && upper[0] >= least) {
         int32_t r = ahead[n++] = listed[0];
-        for (int64_t j = 0; j < rows.dims; j += 64 / sizeof(Element))
-          __builtin_prefetch(data + r * rows.stride + j);
+        for (int64_t j = 0; j < rows.dims; j += 64 / sizeof(Element)) __builtin_prefetch(data + r * rows.stride + j);
         upper[0] = upper[--size];
         listed[0] = listed[size];
         if (size) sift(upper, listed, 0, size);

@@ -1,7 +1,7 @@
 // Scan of int8 planes for the rows that can reach a threshold; specification: python/nestvec/kernels/scan.py.
-// One query is bound by reading the plane: software prefetch 2 KB ahead, levels skipped for tiles that are dropped. Many
-// queries are bound by multiplying: half a block of rows (32 x d bytes, in L1) meets 8 or 32 queries at a time up to the
-// first check, a product is compared where it lies, and only what survives goes on, tile by tile.
+// One query is bound by reading the plane: software prefetch 2 KB ahead, levels skipped for tiles that are dropped.
+// Many queries are bound by multiplying: half a block of rows (32 x d bytes, in L1) meets 8 or 32 queries at a time up
+// to the first check, a product is compared where it lies, and only what survives goes on, tile by tile.
 #pragma once
 #include "bounds.h"
 #include "dots.h"

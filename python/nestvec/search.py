@@ -135,7 +135,11 @@ class Scan:
 
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
-            if len(self.seconds) > 1 and self.scanned >= self.due and last - first >= 2 * len(self.seconds) * self.probe:
+            if (
+                len(self.seconds) > 1
+                and self.scanned >= self.due
+                and last - first >= 2 * len(self.seconds) * self.probe
+            ):
                 reached = self._choose_check(part.segment, first)
                 self.due = 4 * self.scanned
             else:

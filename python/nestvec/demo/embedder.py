@@ -36,9 +36,7 @@ class Embedder:
         tokenizer = next(folder.glob(_TOKENIZER), None)
         if tokenizer is None or not (folder / _TABLE).is_file():
             raise DemoError(f"the package {folder.name} lacks {_TABLE} or {_TOKENIZER}")
-        self._table: npt.NDArray[np.float32] = load_file(folder / _TABLE)["embedding.weight"].astype(
-            np.float32
-        )
+        self._table: npt.NDArray[np.float32] = load_file(folder / _TABLE)["embedding.weight"].astype(np.float32)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

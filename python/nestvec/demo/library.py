@@ -46,9 +46,7 @@ class Library:
     def search(self, query: str, k: int, dims: int) -> list[tuple[float, Entry]]:
         """Return up to k (cosine, entry) for a typed query, best first."""
         scores, ids = self.labels.search(self.embedder.embed([query]), min(k, len(self.entries)), dims=dims)
-        return [
-            (score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)
-        ]
+        return [(score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)]
 
     def measure(self, console: Console) -> list[Depth]:
         """Measure known-item search at every level."""
@@ -110,9 +108,7 @@ def build(stdlib: Path, console: Console) -> Library:
 
 
 def _progress(console: Console, auto_refresh: bool = True) -> Progress:
-    return Progress(
-        console=console, transient=True, auto_refresh=auto_refresh, disable=not console.is_terminal
-    )
+    return Progress(console=console, transient=True, auto_refresh=auto_refresh, disable=not console.is_terminal)
 
 
 def _collect(stdlib: Path, progress: Progress) -> list[Entry]:

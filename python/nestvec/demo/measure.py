@@ -12,7 +12,7 @@ import ir_measures
 import numpy as np
 import numpy.typing as npt
 from ir_measures import RR, Qrel, R, ScoredDoc
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 import nestvec as nv
 
@@ -92,9 +92,7 @@ def measure_depth(index: nv.NestedIndex, queries: Floats, rows: Floats, dims: in
             numpy_batch_us=_batch_us(numpy_search, len(queries), _BLOCK),
             queries=len(queries),
             equal_queries=len(queries) - len(differing),
-            largest_gap=_largest_gap(
-                queries[differing, :dims], rows[:, :dims], found[differing], exact[differing]
-            ),
+            largest_gap=_largest_gap(queries[differing, :dims], rows[:, :dims], found[differing], exact[differing]),
         )
 
 

@@ -142,9 +142,7 @@ def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:
     return table
 
 
-def as_dict(
-    library: Library, depths: Sequence[Depth], answers: Sequence[tuple[float, Entry]]
-) -> dict[str, object]:
+def as_dict(library: Library, depths: Sequence[Depth], answers: Sequence[tuple[float, Entry]]) -> dict[str, object]:
     """Gather everything shown in one JSON-ready object.
 
     Parameters
@@ -167,7 +165,5 @@ def as_dict(
         "known_items": len(library.remainders),
         "seconds": library.seconds,
         "depths": [asdict(depth) for depth in depths],
-        "answers": [
-            {"score": score, "name": entry.name, "sentence": entry.sentence} for score, entry in answers
-        ],
+        "answers": [{"score": score, "name": entry.name, "sentence": entry.sentence} for score, entry in answers],
     }
