@@ -159,7 +159,7 @@ class Scan:
         )  # fmt: skip
 
     def _choose_check(self, segment: Segment, first: int) -> int:
-        """Scan some rows with each choice of the first level to check at, and keep the fastest; returns where it ended."""
+        """Time a few rows with each first level to check at, for the fastest to be used; returns the first row not scanned."""
         self.seconds = np.full(len(self.packed.bounds), np.inf)
         for check in reversed(range(len(self.seconds))):
             begun = perf_counter()
