@@ -159,7 +159,7 @@ class Scan:
         )  # fmt: skip
 
     def _choose_check(self, segment: Segment, first: int) -> int:
-        """Time a few rows with each first level to check at, for the fastest to be used; returns the first row not scanned."""
+        """Time a few rows with each first level to check at, to use the fastest; returns the first row not scanned."""
         self.seconds = np.full(len(self.packed.bounds), np.inf)
         for check in reversed(range(len(self.seconds))):
             begun = perf_counter()
