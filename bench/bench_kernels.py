@@ -46,7 +46,7 @@ def test_scan(benchmark: Any, backend: str, d: int, nq: int, data: np.random.Gen
     index, x = index_of(d, data)
     nv.use(backend)
     q = data.standard_normal((nq, d), dtype=np.float32)
-    segment = index._stored[0].segment
+    segment = index._contents.stored[0].segment
     error = bound_error(Scan(Task(q, 10, d, "ip", "float32"), index._bounds), segment, q, x)
     scan = Scan(Task(q, 10, d, "ip", "float32"), index._bounds)
     scan.packed.thresholds[:nq] = 1e30  # nothing passes: the scan alone
@@ -81,7 +81,7 @@ def test_add(benchmark: Any, backend: str, d: int, data: np.random.Generator) ->
 
     benchmark.group = f"add d={d}"
     index = benchmark(add)
-    levels, stats = len(index.levels), index._stored[0].segment.stats[:, :ROWS]
+    levels, stats = len(index.levels), index._contents.stored[0].segment.stats[:, :ROWS]
     error = float((stats[2 * levels] / stats[levels]).max())
     benchmark.extra_info.update({"GB/s": x.nbytes / benchmark.stats["median"] / 1e9, "max error": error})
 
@@ -92,7 +92,7 @@ def test_scores(benchmark: Any, backend: str, d: int, rows: str, data: np.random
     """Exact scores of all rows for one query, against numpy in float64."""
     index = nv.NestedIndex(d, rows=rows)
     index.add(data.standard_normal((ROWS // 8, d), dtype=np.float32))
-    segment = index._stored[0].segment
+    segment = index._contents.stored[0].segment
     nv.use(backend)
     kernel = getattr(backends.current(), f"scores_{ROW_SUFFIX[rows]}")
     q = data.standard_normal((1, d))

@@ -444,11 +444,11 @@ def test_failed_add_loosens_no_bounds(bad_row: int, rng: np.random.Generator) ->
     """The bounds of a block grow with its rows; those of rows that were refused would make searches read more."""
     x = rng.standard_normal((5000, 24)).astype(np.float32)
     index = filled(np.eye(100, 24))
-    before = index._stored[0].segment.blocks.copy()
+    before = index._contents.stored[0].segment.blocks.copy()
     x[bad_row, 20] = np.nan
     with pytest.raises(ValueError, match=f"row {bad_row}, column 20"):
         index.add(x, threads=1)
-    np.testing.assert_array_equal(index._stored[0].segment.blocks, before)
+    np.testing.assert_array_equal(index._contents.stored[0].segment.blocks, before)
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -78,6 +78,21 @@ def test_same_index_for_any_number_of_threads(ids: bool) -> None:
         assert bits(index.search(x[:100], 20)) == wanted
 
 
+def test_rows_are_added_in_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a block share bounds, so no two threads may write to one."""
+    cuts: list[int] = []
+
+    def run(work: Callable[[Any], Any], spans: list[tuple[int, int]], threads: int) -> None:
+        cuts.extend(first for first, _ in spans[1:])
+
+    index = nv.NestedIndex(D)
+    index.add(rows(10))
+    monkeypatch.setattr(parallel, "run", run)
+    index.add(rows(30_000))
+    assert len(cuts) > 5
+    assert {cut % BLOCK for cut in cuts} == {0}
+
+
 @pytest.fixture
 def often() -> Iterator[None]:
     """Threads take turns very often."""

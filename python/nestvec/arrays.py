@@ -16,9 +16,11 @@ Array = npt.NDArray[Any]
 
 METRICS = {"ip": 0, "l2": 1, "cosine": 2}
 ROW_TYPES = ("float32", "float16", "bfloat16")
+INFINITE = {"float16": 0x7C00, "bfloat16": 0x7F80}  # bits
 MAX_DIMS = 65_536  # squared norms of codes and their sums then stay far inside 32 bits
 MAX_LEVELS = 32
 CHECK_ROWS = 4096  # rows copied at a time to look for NaN
+MAX_K = 2**31 - 1
 MAX_ROWS = 2**31 - 64  # rows of one segment are numbered in 32 bits
 
 
@@ -58,11 +60,11 @@ def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
         For NaN and Inf, and for values beyond float32, naming row (counted from `first_row`) and column.
     """
     if array.dtype.name == "bfloat16":
-        bits = np.require(array, requirements=["C", "A"]).view(np.uint16)
+        bits = np.require(array, array.dtype.newbyteorder("="), ["C", "A"]).view(np.uint16)
         result = np.empty(array.shape, np.float32)
         backends.current().widen_bf16(bits.ravel(), result.ravel())
     else:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             result = np.require(array, np.float32, ["C", "A"])
     _check_finite(result, array, name, first_row)
     return result
@@ -81,10 +83,12 @@ def _check_finite(result: Array, source: Array, name: str, first_row: int) -> No
 
 
 def _as_numpy(x: Any, name: str) -> Array:
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(f"{name} is a masked array; fill or drop its masked values first")
     if isinstance(x, np.ndarray):
-        return x
+        return np.asarray(x)
     if hasattr(x, "__dlpack__") and hasattr(x, "detach"):  # a torch tensor: numpy would not know its bfloat16
-        x = x.detach()
+        x = x.detach().resolve_neg()
         x = x.float() if "bfloat16" in str(x.dtype) else x
     if hasattr(x, "__dlpack__"):
         try:
@@ -115,9 +119,12 @@ def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
     return result
 
 
-def metric_code(metric: Any) -> int:
-    """Number of a metric as kernels know it."""
-    return METRICS[one_of(metric, "metric", tuple(METRICS))]
+def result_count(k: Any) -> int:
+    """`k` as an int of at least 1."""
+    count = integer(k, "k", 1)
+    if count > MAX_K:
+        raise ValueError(f"k must be at most {MAX_K}, got {count}")
+    return count
 
 
 def one_of(value: Any, name: str, choices: Sequence[str]) -> str:
@@ -135,7 +142,11 @@ def level_bounds(levels: Any, d: int) -> Array:
     if levels is None:
         chosen = [bound for bound in (64 << i for i in range(11)) if bound < d]
     else:
-        chosen = [integer(level, "a level", 1, d) for level in levels]
+        try:
+            given = list(levels)
+        except TypeError:
+            raise TypeError(f"levels must be a sequence of integers, got {levels!r}") from None
+        chosen = [integer(level, "a level", 1, d) for level in given]
         if any(a >= b for a, b in pairwise(chosen)):
             raise ValueError(f"levels must be strictly ascending, got {tuple(chosen)}")
     if not chosen or chosen[-1] != d:
@@ -147,7 +158,10 @@ def level_bounds(levels: Any, d: int) -> Array:
 
 def int64_ids(ids: Any, count: int) -> Array:
     """`ids` as ``(count,)`` int64, unique; TypeError unless integers, ValueError for a wrong count or repeats."""
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise ValueError(f"ids must be a 1-D array with one id per row: {error}") from None
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"ids must be integers, got dtype {array.dtype}")
     if array.shape != (count,):
@@ -183,11 +197,11 @@ def readable_rows(array: Array) -> tuple[Array, str]:
     return (array if array.dtype == np.float32 else array.view(np.uint16)), array.dtype.name
 
 
-def refuse_overflow(stored: Array, source: Array, row_type: str, first_row: int) -> None:
-    """ValueError if a finite value became Inf in a narrower row type."""
-    at = backends.current().first_nonfinite(stored.reshape(-1))
-    if at >= 0:
-        row, column = divmod(int(at), stored.shape[1])
+def refuse_overflow(bits: Array, source: Array, row_type: str, first_row: int) -> None:
+    """ValueError if a finite value became Inf in a half type, given as bits."""
+    infinite = (bits & 0x7FFF) == INFINITE[row_type]
+    if infinite.any():
+        row, column = divmod(int(infinite.argmax()), bits.shape[1])
         raise ValueError(
             f"x holds {source[row, column]} at row {first_row + row}, column {column}, beyond the range of {row_type}; "
             'rescale the vectors or use rows="float32"'

@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
         code = commands().main(given or ["--help"], prog_name="nestvec", standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
-    except DemoError as error:
+    except (DemoError, ValueError) as error:  # ValueError: a backend that NESTVEC_BACKEND names and nobody has
         _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -64,7 +64,9 @@ def commands() -> click.Group:
     import click
 
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
-    info = click.Command("info", callback=_info, params=[as_json], help="Show version, backend, CPU features, threads.")
+    info = click.Command(
+        "info", callback=_info, params=[as_json], help="Show version, backend and why, compiler, cores."
+    )
     return click.Group("nestvec", commands=[info, _demo_command()], help="Nested vector search.")
 
 

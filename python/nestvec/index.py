@@ -29,6 +29,13 @@ class Stored(NamedTuple):
     n: int
 
 
+class Contents(NamedTuple):
+    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of an `add`."""
+
+    stored: tuple[Stored, ...]
+    next_id: int
+
+
 class NestedIndex:
     """Exact top-k over nested (Matryoshka) vectors, at any number of leading dims.
 
@@ -73,8 +80,7 @@ class NestedIndex:
         self._bounds = arrays.level_bounds(levels, self._d)
         self._metric = arrays.one_of(metric, "metric", tuple(arrays.METRICS))
         self._row_type = arrays.one_of(rows, "rows", arrays.ROW_TYPES)
-        self._stored: tuple[Stored, ...] = ()
-        self._next_id = 0
+        self._contents = Contents((), 0)
         self._positions: dict[int, int] | None = None  # id to position, once ids were given
         self._writing = threading.Lock()
 
@@ -101,7 +107,7 @@ class NestedIndex:
     @property
     def ntotal(self) -> int:
         """Number of stored vectors."""
-        return sum(n for _, n in self._stored)
+        return sum(n for _, n in self._contents.stored)
 
     def __len__(self) -> int:
         return self.ntotal
@@ -114,7 +120,7 @@ class NestedIndex:
 
     def memory_usage(self) -> int:
         """Bytes of memory held: rows, planes, bounds and ids, room for further rows included."""
-        return sum(segment.nbytes for segment, _ in self._stored)
+        return sum(segment.nbytes for segment, _ in self._contents.stored)
 
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append vectors; after an error the index is as it was.
@@ -139,15 +145,15 @@ class NestedIndex:
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         workers = threads_for(threads, len(x) * self._d * 8)
         with self._writing:
-            self._refuse_known(given)
-            stored, written = list(self._stored), 0
-            undo = [(s, s.blocks[:, n // BLOCK].copy(), n // BLOCK) for s, n in stored[-1:] if n < s.capacity]
+            self._refuse_known(given, len(x))
+            stored, written = list(self._contents.stored), 0
+            undo = [(s, s.blocks[:, n // BLOCK :].copy(), n // BLOCK) for s, n in stored[-1:] if n < s.capacity]
             try:
                 while written < len(x):
                     written += self._append(stored, x, written, given, workers)
             except BaseException:
                 for segment, maxima, block in undo:
-                    segment.blocks[:, block] = maxima
+                    segment.blocks[:, block:] = maxima
                 raise
             self._commit(stored, given, len(x))
 
@@ -180,9 +186,9 @@ class NestedIndex:
             A dtype that holds no real numbers, a `k` or `dims` that is no integer.
         """
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
-        k = arrays.integer(k, "k", 1)
+        k = arrays.result_count(k)
         queries = arrays.queries(q, self._d, dims)
-        stored = self._stored
+        stored = self._contents.stored
         total = sum(n for _, n in stored)
         if total == 0:
             raise ValueError("the index is empty; add vectors before searching")
@@ -212,23 +218,25 @@ class NestedIndex:
 
     def _locate(self, wanted: int) -> tuple[Segment, int]:
         position = wanted if self._positions is None else self._positions.get(wanted, -1)
-        for segment, n in self._stored:
+        for segment, n in self._contents.stored:
             if 0 <= position < n:
                 return segment, position
             position -= n
         raise KeyError(f"id {wanted} is not in the index")
 
-    def _refuse_known(self, given: Array | None) -> None:
+    def _refuse_known(self, given: Array | None, count: int) -> None:
         if given is None:
+            if self._contents.next_id + count > 2**63:
+                raise ValueError(f"no int64 id is left above {self._contents.next_id - 1}; pass ids=")
             return
-        known = range(self._next_id) if self._positions is None else self._positions
+        known = range(self._contents.next_id) if self._positions is None else self._positions
         for new in given.tolist():
             if new in known:
                 raise ValueError(f"id {new} is in the index already; ids must be unique")
 
     def _append(self, stored: list[Stored], x: Array, at: int, given: Array | None, workers: int) -> int:
         """Write rows of `x` from `at` on into the last segment, or a new one; how many went in."""
-        next_id = self._next_id + at
+        next_id = self._contents.next_id + at
         if not stored or not self._fits(stored[-1], given, next_id):
             stored.append(Stored(self._new_segment(len(x) - at, given, next_id), 0))
         segment, n = stored[-1]
@@ -251,7 +259,7 @@ class NestedIndex:
         capacity = padded(min(max(count, growth), arrays.MAX_ROWS), BLOCK)
         rows = aligned((capacity, self._d), STORED[self._row_type])
         ids = np.empty(0 if given is None else capacity, np.int64)
-        return Segment.allocate(rows, capacity, self._bounds, ids, base)
+        return Segment.allocate(rows, capacity, self._bounds, ids, base if given is None else 0)
 
     def _write(self, segment: Segment, x: Array, shift: int, first: int, last: int) -> None:
         """Rows [first, last) of a segment from the same rows of `x`, shifted: stored rows, codes and bounds."""
@@ -263,16 +271,16 @@ class NestedIndex:
             target[:] = values
         else:
             getattr(kernels, f"narrow_{ROW_SUFFIX[self._row_type]}")(values.reshape(-1), target.reshape(-1))
+            arrays.refuse_overflow(target, source, self._row_type, first + shift)
             values = widened(target, self._row_type)
-            arrays.refuse_overflow(values, source, self._row_type, first + shift)
         kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
 
     def _commit(self, stored: list[Stored], given: Array | None, count: int) -> None:
+        before, total = self._contents.next_id, self.ntotal
         if given is not None and self._positions is None:
-            self._positions = {row_id: row_id for row_id in range(self.ntotal)}
+            self._positions = {row_id: row_id for row_id in range(total)}
         if self._positions is not None:
-            new = given.tolist() if given is not None else range(self._next_id, self._next_id + count)
-            self._positions.update(zip(new, range(self.ntotal, self.ntotal + count), strict=True))
-        highest = self._next_id + count if given is None else max(given.tolist(), default=-1) + 1
-        self._next_id = max(self._next_id, highest)
-        self._stored = tuple(stored)
+            new = range(before, before + count) if given is None else given.tolist()
+            self._positions.update(zip(new, range(total, total + count), strict=True))
+        highest = before + count if given is None else max(given.tolist(), default=-1) + 1
+        self._contents = Contents(tuple(stored), max(before, highest))

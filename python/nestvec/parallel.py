@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .arrays import integer
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,15 +58,33 @@ def run(work: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
                 _discard(queue)
                 raise
 
-    helpers = min(threads, len(parts)) - 1
-    futures = [_executor(helpers).submit(drain) for _ in range(helpers)]
+    futures: list[Future[None]] = []
+    try:
+        for _ in range(min(threads, len(parts)) - 1):
+            futures.append(_executor(threads - 1).submit(drain))
+    except RuntimeError:  # the interpreter is shutting down: whoever still computes does so alone
+        pass
     try:
         drain()
     finally:
-        errors = [future.exception() for future in futures if not future.cancel()]
+        errors = _wait(futures, queue)
     for error in filter(None, errors):
         raise error
     return [results[at] for at in range(len(parts))]
+
+
+def _wait(futures: list[Future[None]], queue: SimpleQueue[int]) -> list[BaseException | None]:
+    """What the helpers raised. Ctrl-C meanwhile is raised only when none of them runs any more."""
+    running = [future for future in futures if not future.cancel()]
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            errors = [future.exception() for future in running]
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+            _discard(queue)
+    return errors if interrupt is None else [interrupt]
 
 
 def _discard(queue: SimpleQueue[int]) -> None:

@@ -287,7 +287,7 @@ def widened(rows: Array, row_type: str) -> Array:
 
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
     """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         found = (-scores if metric == "l2" else scores).astype(np.float32)
     missing = k - scores.shape[1]
     if missing:

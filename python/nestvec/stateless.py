@@ -59,7 +59,7 @@ def prefix_topk(
     >>> D.tolist(), I.tolist()
     ([[3.0, 1.0]], [[1, 0]])
     """
-    k = arrays.integer(k, "k", 1)
+    k = arrays.result_count(k)
     queries, rows, row_type, dims = _pair(q, x, dims, metric)
     none = np.empty(0, np.int64)
     segment = Segment.unpacked(rows, none)
