@@ -1,6 +1,6 @@
 // Exact scores in float64 lanes, and heaps of the best; specification: python/nestvec/kernels/exact.py.
 // Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so
-// candidates are taken eight at a time and their rows prefetched.
+// candidates are taken four at a time and their rows prefetched.
 #pragma once
 #include "convert.h"
 #include "heap.h"
@@ -141,7 +141,7 @@ template <class Type>
 int64_t rescore(const Queries& q, const Rows& rows, int64_t take, const Thresholds& thresholds,
                 const Candidates& candidates, const Best& best) {
   typedef typename Type::Element Element;
-  constexpr int kAhead = 8;
+  constexpr int kAhead = 4;
   const Element* data = static_cast<const Element*>(rows.data);
   int64_t scored = 0;
   for (int64_t i = 0; i < q.n; i++) {

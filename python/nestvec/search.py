@@ -27,7 +27,7 @@ GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
 FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
 PACK_ROWS = 16_384  # rows per temporary plane
-SLICE = 0.05  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 EVERYTHING = 2**62
 ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -135,17 +135,12 @@ class Scan:
 
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
-            if (
-                len(self.seconds) > 1
-                and self.scanned >= self.due
-                and last - first >= 2 * len(self.seconds) * self.probe
-            ):
-                reached = self._choose_check(part.segment, first)
-                self.due = 4 * self.scanned
-            else:
-                reached = self._scan(part.segment, first, last, int(np.argmin(self.seconds)))
-            self.scanned += reached - first
-            first = reached
+            begun = first
+            if len(self.seconds) > 1 and self.scanned >= self.due and last - first >= 2 * len(self.seconds) * self.probe:
+                first = self._choose_check(part.segment, first)
+                self.due = 4 * (self.scanned + first - begun)
+            first = self._scan(part.segment, first, last, int(np.argmin(self.seconds)))
+            self.scanned += first - begun
             # candidates are numbered within their segment, and a full buffer must be emptied to go on
             self._rescore(part.segment, EVERYTHING if first < last or last == part.last else self.task.k)
 

@@ -21,7 +21,7 @@ import numpy as np
 from .convert import widen_bf16, widen_f16
 from .lanes import COSINE, L2, LANES, better, fold, inline, njit, offer, threshold
 
-AHEAD = 8  # candidates taken from the heap together, so that the reads of their rows overlap
+AHEAD = 4  # candidates taken from the heap together, so that the reads of their rows overlap
 
 
 class ExactKernels(NamedTuple):
@@ -173,7 +173,7 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
         q, rows, dims, metric, ids, base, best_scores, best_ids
             As for `topk`.
         take : int
-            How many to score per query, rounded up to a multiple of 8.
+            How many to score per query, rounded up to a multiple of 4.
         multiply, offset : (nq,) float64
             Turn the k-th best score into `thresholds`, see `lanes.threshold`.
         thresholds : (>= nq,) float32
