@@ -160,9 +160,10 @@ class Scan:
             begun = perf_counter()
             reached = self._scan(segment, first, first + self.probe, check)
             self.seconds[check] = perf_counter() - begun
-            if reached < first + self.probe:
-                return reached
+            full = reached < first + self.probe
             first = reached
+            if full or self.seconds[check] > 1.5 * self.seconds.min():  # earlier checks would save still less
+                break
         return first
 
     def _rescore(self, segment: Segment, take: int) -> None:
