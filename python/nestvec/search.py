@@ -136,7 +136,8 @@ class Scan:
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
             begun = first
-            if len(self.seconds) > 1 and self.scanned >= self.due and last - first >= 2 * len(self.seconds) * self.probe:
+            roomy = last - first >= 2 * len(self.seconds) * self.probe
+            if len(self.seconds) > 1 and self.scanned >= self.due and roomy:
                 first = self._choose_check(part.segment, first)
                 self.due = 4 * (self.scanned + first - begun)
             first = self._scan(part.segment, first, last, int(np.argmin(self.seconds)))
