@@ -116,7 +116,8 @@ class Scan:
         self.heaps = Heaps(len(task.queries), task.k)
         self.scanned = self.due = 0
         self.probe = min(max(PROBE_WORK // (len(task.queries) * task.dims) // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
-        self.seconds = np.zeros(len(bounds))  # of the last probes, by the level at which checks begin
+        # of the last probes, by the level at which checks begin; before any, no checks: nothing could be dropped yet
+        self.seconds = np.arange(len(bounds), 0, -1.0)
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
     def run(self, parts: Sequence[Part]) -> Heaps:
