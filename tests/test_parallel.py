@@ -300,7 +300,7 @@ def test_failed_share_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> Non
     caller = threading.current_thread()
     with pytest.raises(OverflowError, match="a share failed"):
         parallel.run(work, range(100), 2)
-    assert sorted(begun) == [0, 1]
+    assert 1 <= len(begun) <= 2  # the helper may have failed before the caller took a part
 
 
 def test_failed_share_of_the_caller() -> None:

@@ -20,7 +20,7 @@ def _sum(term: Callable[[slice], np.ndarray], shape: tuple[int, ...], dims: int)
 
 def scores(q: np.ndarray, x: np.ndarray, metric: str) -> np.ndarray:
     """Scores (nq, n) float64, higher is better; `l2` is minus the squared distance."""
-    q, x = np.float64(q), np.float64(x)
+    q, x = np.asarray(q, np.float64), np.asarray(x, np.float64)
     shape, d = (len(q), len(x)), x.shape[1]
     if metric == "l2":
         return -_sum(lambda some: (q[:, None, some] - x[None, :, some]) ** 2, shape, d)

@@ -71,7 +71,8 @@ def scan(
     levels = bounds.shape[0]
     many = counts.shape[0] > 1
     lines = codes[: codes.shape[0] // LINE * LINE].reshape(-1, LINE)
-    spread = _spread(query_codes[0], bounds)
+    spread = _spread(query_codes[0])
+    lanes = np.empty(LINE, np.int32)
     query_wide = query_codes.astype(np.int16)
     rows_wide = np.zeros((BLOCK, query_codes.shape[1]), np.int16)
     dots = np.empty(BLOCK, np.int32)
@@ -79,7 +80,7 @@ def scan(
     terms = np.empty((4, BLOCK), np.float32)
     reach = np.empty(BLOCK, np.float32)
     for block in range(first, last, BLOCK):
-        if np.any(counts > rows.shape[1] - BLOCK):
+        if counts.max() > rows.shape[1] - BLOCK:
             return block
         size = min(BLOCK, last - block)
         _load_terms(stats, stored, levels, metric, block, size, terms)
@@ -91,14 +92,16 @@ def scan(
             alive[size:] = False
             at = 0
             for level in range(levels):
+                width = level_width(bounds, level)
                 if many:
-                    _row_dots(rows_wide, query_wide[query], at, at + level_width(bounds, level), alive, dots)
+                    _row_dots(rows_wide, query_wide[query], at, at + width, alive, dots)
                 else:
-                    line = starts[level] // LINE + block // TILE * (level_width(bounds, level) // 4)
-                    _tile_dots(lines[line:], spread, at // 4, level_width(bounds, level) // 4, alive, dots)
+                    line = (starts[level] + block * width) // LINE
+                    _level_dots(lines[line:], spread[at // 4 : (at + width) // 4], lanes, alive, dots)
                 below = query_sums[level - 1, query] if level > 0 else 0
+                offset = np.int32(ZERO * (query_sums[level, query] - below))
                 for i in range(size):
-                    dots[i] -= ZERO * (query_sums[level, query] - below)
+                    dots[i] -= offset
                 at += query_width(bounds, level)
                 if check <= level < levels - 1:
                     slack = np.float32(
@@ -140,7 +143,7 @@ def in_units(bound: Any, unit: Any, half: Any, step_inverse: Any) -> Any:
 
 
 @njit
-def _spread(query: Any, bounds: Any) -> Any:
+def _spread(query: Any) -> Any:
     """A query's codes as they meet a tile's lines, ``(steps, 64)`` int8: four codes, repeated for sixteen rows."""
     spread = np.zeros((query.shape[0] // 4, LINE), np.int8)
     for line in range(spread.shape[0]):
@@ -150,19 +153,24 @@ def _spread(query: Any, bounds: Any) -> Any:
 
 
 @njit
-def _tile_dots(lines: Any, spread: Any, step: int, height: int, alive: Any, dots: Any) -> None:
-    """Dot products of one level, for the tiles with a row alive: into 64 int32 lanes, which meet in the end."""
-    lanes = np.empty(LINE, np.int32)
-    for tile in range(0, BLOCK, TILE):
-        if not np.any(alive[tile : tile + TILE]):
-            continue
-        lanes[:] = 0
-        for line in range(height):
-            for lane in range(LINE):
-                code = np.int32(spread[step + line, lane])
-                lanes[lane] += np.int32(lines[tile // TILE * height + line, lane]) * code
-        for i in range(TILE):
-            dots[tile + i] += lanes[i * 4] + lanes[i * 4 + 1] + lanes[i * 4 + 2] + lanes[i * 4 + 3]
+def _level_dots(lines: Any, spread: Any, lanes: Any, alive: Any, dots: Any) -> None:
+    """Dot products of one level, for the tiles of a block with a row alive."""
+    height = spread.shape[0]
+    for tile in range(BLOCK // TILE):
+        if np.any(alive[tile * TILE : tile * TILE + TILE]):
+            some = lines[tile * height : tile * height + height]
+            _tile_dots(some, spread, lanes, dots[tile * TILE : tile * TILE + TILE])
+
+
+@njit
+def _tile_dots(lines: Any, spread: Any, lanes: Any, dots: Any) -> None:
+    """Add the dot products of one tile: byte by byte into 64 int32 lanes, which meet in the end."""
+    lanes[:] = 0
+    for line in range(lines.shape[0]):
+        for lane in range(LINE):
+            lanes[lane] += np.int32(lines[line, lane]) * np.int32(spread[line, lane])
+    for i in range(TILE):
+        dots[i] += lanes[i * 4] + lanes[i * 4 + 1] + lanes[i * 4 + 2] + lanes[i * 4 + 3]
 
 
 @njit
@@ -181,13 +189,19 @@ def _widen_block(lines: Any, starts: Any, bounds: Any, block: int, size: int, ro
 
 @njit
 def _row_dots(rows: Any, query: Any, first: int, last: int, alive: Any, dots: Any) -> None:
-    """Dot products of one level, for the rows alive; 2^16 products of at most 127 * 255 fit int32."""
+    """Dot products of one level, codes `first` to `last`, for the rows alive."""
     for i in range(BLOCK):
         if alive[i]:
-            total = np.int32(0)
-            for j in range(first, last):
-                total = np.int32(total + np.int32(query[j]) * np.int32(rows[i, j]))
-            dots[i] += total
+            dots[i] += _dot(query[first:last], rows[i, first:last])
+
+
+@njit
+def _dot(a: Any, b: Any) -> Any:
+    """Dot product of int16 vectors; 2^16 products of at most 127 * 255 fit int32."""
+    total = np.int32(0)
+    for j in range(a.shape[0]):
+        total = np.int32(total + np.int32(a[j]) * np.int32(b[j]))
+    return total
 
 
 @njit
@@ -198,23 +212,6 @@ def _check(
     for i in range(behind.shape[0]):
         bound = np.float32(np.float32(np.float32(dots[i]) + slack) + np.float32(query_behind * behind[i]))
         alive[i] &= in_units(bound, terms[UNIT, i], terms[HALF, i], step_inverse) >= least
-
-
-@njit
-def _widen_row(lines: Any, i: int, row: Any) -> None:
-    """Row `i` of a tile ``(lines, 16, 4)`` as int16, once for all queries."""
-    for line in range(lines.shape[0]):
-        for j in range(4):
-            row[line * 4 + j] = lines[line, i, j]
-
-
-@njit
-def _dot(a: Any, b: Any) -> Any:
-    """Dot product of int16 vectors; 2^16 products of at most 127 * 255 fit int32."""
-    total = np.int32(0)
-    for j in range(a.shape[0]):
-        total = np.int32(total + np.int32(a[j]) * np.int32(b[j]))
-    return total
 
 
 @njit
