@@ -13,6 +13,10 @@ struct F32Rows {
   typedef float Element;
   static F64x16 load16(const float* p) { return widen(p); }
 };
+struct F64Rows {  // a query, as its own row
+  typedef double Element;
+  static F64x16 load16(const double* p) { return nestvec::load16(p); }
+};
 template <float Widen(uint16_t)>
 struct HalfRows {
   typedef uint16_t Element;
@@ -70,15 +74,10 @@ void row_squares(const Queries& q, const typename Type::Element* const* rows, in
 }
 
 inline double query_square(const Queries& q, int64_t i, int64_t dims) {
-  if (q.metric != kCosine) return 0;
+  double square = 0;
   const double* query = q.data + i * q.stride;
-  F64x16 acc = {};
-  int64_t j = 0;
-  for (; j + 16 <= dims; j += 16) Dot::step(acc, load16(query + j), load16(query + j));
-  double tail[16] = {};
-  memcpy(tail, query + j, (dims - j) * sizeof(double));
-  Dot::step(acc, load16(tail), load16(tail));
-  return fold(acc);
+  if (q.metric == kCosine) reduce<SquaredNorm, F64Rows, 1>(query, &query, dims, &square);
+  return square;
 }
 
 template <class Type, int N>

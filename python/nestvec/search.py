@@ -192,18 +192,15 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
     count = len(task.queries)
     if count == 0 or not parts:
         return Heaps(count, task.k).ordered()
-    if count < FEW:
-        rows = split_rows(parts, threads)
-        per_query = [
-            Heaps.merged(parallel.run(partial(_search, task=one, bounds=bounds), rows, threads), task.k).ordered()
-            for one in split_queries(task, 1)
+    if count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
+        shares = split_rows(parts, threads)
+        found = [
+            Heaps.merged(parallel.run(partial(_search, task=some, bounds=bounds), shares, threads), task.k).ordered()
+            for some in split_queries(task, 1 if count < FEW else count)
         ]
-        return np.concatenate([s for s, _ in per_query]), np.concatenate([i for _, i in per_query])
-    if count < 32 * threads:
-        heaps = parallel.run(lambda part: _search(part, task, bounds), split_rows(parts, threads), threads)
-        return Heaps.merged(heaps, task.k).ordered()
-    size = min(GROUP, padded(-(-count // threads), 32))
-    found = parallel.run(lambda some: _search(parts, some, bounds).ordered(), list(split_queries(task, size)), threads)
+    else:
+        batches = list(split_queries(task, min(GROUP, padded(-(-count // threads), 32))))
+        found = parallel.run(lambda some: _search(parts, some, bounds).ordered(), batches, threads)
     return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
 
 
@@ -231,7 +228,7 @@ def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
                 room = share
             end = min(part.last, at + room)
             shares[-1].append(Part(part.segment, at, end))
-            room -= padded(end - at, BLOCK) if padded(end - at, BLOCK) <= room else room
+            room = max(0, room - padded(end - at, BLOCK))
             at = end
     return shares
 
