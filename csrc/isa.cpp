@@ -1,7 +1,10 @@
 // Compiled once per instruction set (CMakeLists.txt lists them). Everything but the table has internal linkage: another
 // global symbol could be merged with another variant's and run instructions this CPU lacks, so the build refuses it.
 #include "kernels.h"
+#include "kernels/bits.h"
+#include "kernels/codes.h"
 #include "kernels/convert.h"
+#include "kernels/estimate.h"
 #include "kernels/exact.h"
 #include "kernels/pack.h"
 #include "kernels/scan.h"
@@ -20,6 +23,21 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .pack_rows = pack_rows,
     .pack_queries = pack_queries,
     .scan = scan,
+    .sign_bits_f32 = sign_bits<float>,
+    .sign_bits_f64 = sign_bits<double>,
+    .pack_words = pack_words,
+    .count_bits = count_bits,
+    .scan_bits = scan_bits,
+    .order_bits = order_bits,
+    .pack_signs = pack_signs,
+    .pack_nibbles = pack_nibbles,
+    .scan_b1 = scan_codes<Signs>,
+    .scan_i4 = scan_codes<Nibbles>,
+    .scan_i8 = scan_codes<Bytes>,
+    .list_b1 = list_codes<Signs>,
+    .list_i4 = list_codes<Nibbles>,
+    .list_i8 = list_codes<Bytes>,
+    .keep_best = keep_best,
     .scores_f32 = scores<F32Rows>,
     .scores_f16 = scores<F16Rows>,
     .scores_bf16 = scores<BF16Rows>,

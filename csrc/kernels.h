@@ -57,6 +57,55 @@ struct Thresholds {
   float* values;
 };
 
+// Sign bits: words of 64 rows, see python/nestvec/kernels/bits.py.
+struct Words {
+  const uint64_t* words;
+  const int64_t *starts, *bounds;
+  int64_t levels;
+};
+
+struct BitQueries {
+  const uint64_t* words;  // (n, width)
+  int64_t n, width;
+  int64_t bits;  // searched
+  int what;
+};
+
+struct Nearest {
+  int32_t *histograms, *limits;  // (nq, bits + 1), (nq,)
+  int64_t* totals;
+  int32_t *rows, *distances;  // (nq, room)
+  int64_t* counts;
+  int64_t room, k;
+  bool in_order;
+};
+
+// Coarse codes of any kind, and what turns integer sums into estimates: python/nestvec/kernels/estimate.py.
+struct CodePlane {
+  const void* codes;
+  const int64_t *starts, *bounds;
+  const void* factors;  // bfloat16 (3, stored, capacity), or the stats of an int8 plane
+  int64_t stored, capacity, levels;
+  int mode;  // whether estimates have a lift; for int8 the metric
+};
+
+struct CodeQuery {
+  const void* codes;
+  int64_t digits, width;
+  int64_t shift;
+  float a;
+};
+
+struct Shortlist {
+  int32_t *rows, *sums;
+  float* values;
+  int64_t* count;
+  int64_t room;
+};
+
+using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
+                          const Shortlist&);
+using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
@@ -74,6 +123,22 @@ struct Kernels {
                        int8_t* codes, int64_t stride, int32_t* sums, float* stats, int64_t padded, double* multiply,
                        double* offset);
   int64_t (&scan)(const Plane&, const QueryBatch&, int64_t check, int64_t first, int64_t last, const Candidates&);
+  void (&sign_bits_f32)(const float* x, int64_t n, int64_t d, const float* thresholds, uint8_t* codes);
+  void (&sign_bits_f64)(const double* x, int64_t n, int64_t d, const double* thresholds, uint8_t* codes);
+  void (&pack_words)(const uint8_t* codes, int64_t n, int64_t width, const int64_t* bounds, int64_t levels,
+                     const int64_t* starts, int64_t first, uint64_t* words);
+  void (&count_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, int32_t* out);
+  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const Nearest&);
+  void (&order_bits)(const Nearest&, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best);
+  void (&pack_signs)(const float* x, int64_t n, int64_t d, const double* center, const int64_t* bounds, int64_t levels,
+                     const int64_t* starts, int metric, int64_t first, uint64_t* words, uint16_t* factors,
+                     int64_t capacity);
+  void (&pack_nibbles)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels,
+                       const int64_t* starts, const uint8_t* codes, const int64_t* nibble_starts, int metric,
+                       int64_t first, uint8_t* nibbles, uint16_t* factors, int64_t capacity);
+  ScanCodes &scan_b1, &scan_i4, &scan_i8;
+  ListCodes &list_b1, &list_i4, &list_i8;
+  void (&keep_best)(const Shortlist&, int64_t keep);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;

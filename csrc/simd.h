@@ -28,8 +28,11 @@ typedef double F64N __attribute__((vector_size(kNative)));
 typedef int32_t I32N __attribute__((vector_size(kNative)));
 typedef uint32_t U32N __attribute__((vector_size(kNative)));
 typedef uint8_t U8N __attribute__((vector_size(kNative)));
+typedef uint64_t U64N __attribute__((vector_size(kNative)));
+typedef uint16_t U16Half __attribute__((vector_size(kNative / 2)));
+typedef int32_t I32Half __attribute__((vector_size(kNative / 2)));
 typedef float F32Half __attribute__((vector_size(kNative / 2)));
-constexpr int kF32 = kNative / 4, kF64 = kNative / 8;
+constexpr int kF32 = kNative / 4, kF64 = kNative / 8;  // lanes
 constexpr int kParts = 16 / kF32;  // native vectors in 16 lanes of 32 bits
 constexpr int kDoubles = 16 / kF64;
 
@@ -62,6 +65,58 @@ inline uint32_t at_least(F32N a, F32N b) {
   uint32_t bits = 0;
   for (int i = 0; i < kF32; i++) bits |= uint32_t(a[i] >= b[i]) << i;
   return bits;
+#endif
+}
+
+// One bit a lane: a > b.
+inline uint32_t above(F64N a, F64N b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return uint32_t(_mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GT_OQ)));
+#elif defined(__SSE2__)
+  return uint32_t(_mm_movemask_pd(_mm_cmpgt_pd((__m128d)a, (__m128d)b)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kF64; i++) bits |= uint32_t(a[i] > b[i]) << i;
+  return bits;
+#endif
+}
+
+inline int popcount(uint64_t x) {
+#if defined(__POPCNT__) || !defined(__x86_64__)
+  return __builtin_popcountll(x);
+#else  // else a call of the compiler's library
+  x -= x >> 1 & 0x5555555555555555;
+  x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+  return int(((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101 >> 56);
+#endif
+}
+
+// One bits of each 64-bit lane.
+inline U64N popcount(U64N x) {
+#if defined(__AVX512VPOPCNTDQ__)
+  return (U64N)_mm512_popcnt_epi64((__m512i)x);
+#elif defined(__AVX2__)
+  const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
+                                          2, 3, 2, 3, 3, 4);
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256i a = _mm256_shuffle_epi8(counts, _mm256_and_si256((__m256i)x, low));
+  __m256i b = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16((__m256i)x, 4), low));
+  return (U64N)_mm256_sad_epu8(_mm256_add_epi8(a, b), _mm256_setzero_si256());
+#elif defined(__aarch64__)
+  return (U64N)vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x))));
+#else
+  x -= x >> 1 & 0x5555555555555555;
+  x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+  x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
+#if defined(__SSE2__)
+  return (U64N)_mm_sad_epu8((__m128i)x, _mm_setzero_si128());
+#else
+  x += x >> 8;
+  x += x >> 16;
+  return (x + (x >> 32)) & 0x7F;
+#endif
 #endif
 }
 
@@ -110,7 +165,7 @@ constexpr int kOffset = 0;
 struct Codes {
   __m512i bytes;
 };
-inline Codes prepare(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Codes codes_of(U8N bytes) { return {(__m512i)bytes}; }
 inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
   return (I32N)_mm512_dpbusd_epi32((__m512i)acc, rows.bytes, _mm512_set1_epi32(query));
 }
@@ -119,8 +174,8 @@ constexpr int kOffset = 128;
 struct Codes {
   __m256i signs, magnitude;
 };
-inline Codes prepare(const uint8_t* p) {
-  __m256i codes = _mm256_xor_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi8(-128));
+inline Codes codes_of(U8N bytes) {
+  __m256i codes = _mm256_xor_si256((__m256i)bytes, _mm256_set1_epi8(-128));
   return {codes, _mm256_abs_epi8(codes)};
 }
 inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
@@ -133,9 +188,9 @@ constexpr int kOffset = 0;
 struct Codes {
   __m128i low, high;
 };
-inline Codes prepare(const uint8_t* p) {
-  __m128i bytes = _mm_loadu_si128((const __m128i*)p), zero = _mm_setzero_si128();
-  return {_mm_unpacklo_epi8(bytes, zero), _mm_unpackhi_epi8(bytes, zero)};
+inline Codes codes_of(U8N bytes) {
+  __m128i zero = _mm_setzero_si128();
+  return {_mm_unpacklo_epi8((__m128i)bytes, zero), _mm_unpackhi_epi8((__m128i)bytes, zero)};
 }
 inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
   __m128i q = _mm_cvtsi32_si128(query);
@@ -149,7 +204,7 @@ constexpr int kOffset = 128;
 struct Codes {
   int8x16_t codes;
 };
-inline Codes prepare(const uint8_t* p) { return {vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128)))}; }
+inline Codes codes_of(U8N bytes) { return {vreinterpretq_s8_u8(veorq_u8((uint8x16_t)bytes, vdupq_n_u8(128)))}; }
 inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
   int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(query));
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -163,9 +218,9 @@ inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
 #else
 constexpr int kOffset = 128;
 struct Codes {
-  const uint8_t* bytes;
+  U8N bytes;
 };
-inline Codes prepare(const uint8_t* p) { return {p}; }
+inline Codes codes_of(U8N bytes) { return {bytes}; }
 inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
   int8_t q[4];
   memcpy(q, &query, 4);
@@ -173,6 +228,7 @@ inline I32N dot4(I32N acc, const Codes& rows, int32_t query) {
   return acc;
 }
 #endif
+inline Codes prepare(const uint8_t* p) { return codes_of(load<U8N>(p)); }
 
 }  // namespace
 }  // namespace nestvec

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
-from nestvec.planes import BLOCK, Segment, padded
+from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
 
 Arguments = dict[str, Any]
 
@@ -17,6 +18,8 @@ Arguments = dict[str, Any]
 def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
     """Arguments by name, in the order of the kernel's signature."""
     rng = np.random.default_rng([zlib.crc32(f"{kernel} {kind}".encode()), n, d])
+    if kernel in CODED:
+        return CODED[kernel](rng, n, d, kind)
     name, _, suffix = kernel.rpartition("_")
     if name in ("widen", "narrow"):
         return _convert(rng, kernel, values(rng, kind, n, d).ravel())
@@ -33,6 +36,233 @@ def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
         return _scan(rng, values(rng, kind, n, d), queries)
     queries = values(rng, kind, int(rng.integers(1, 4)), d)
     return _exact(rng, name, values(rng, kind, n, d, suffix), queries, suffix)
+
+
+def words(rng: np.random.Generator, n: int, bounds: np.ndarray) -> Arguments:
+    """A plane of random words, zero only where a level says so."""
+    room = Words.allocate(padded(max(n, 1), BLOCK), bounds)
+    room.words[:] = rng.integers(0, 2**64, room.words.size, dtype=np.uint64)
+    codes = rng.integers(0, 256, (n, -(-int(bounds[-1]) // 8)), dtype=np.uint8)
+    codes[rng.random(n) < 0.3] = codes[:1] if n else 0
+    TABLE["pack_words"](codes, bounds, room.starts, 0, room.words)
+    return {"words": room.words, "starts": room.starts, "bounds": bounds}
+
+
+def bit_queries(rng: np.random.Generator, count: int, bounds: np.ndarray, bits: int) -> np.ndarray:
+    """Random queries in the order of the words read, zero from `bits` on."""
+    parts, begin = [], 0
+    for end in bounds:
+        if begin < bits:
+            some = rng.integers(0, 2**64, (count, -(-(end - begin) // 64)), dtype=np.uint64)
+            left = np.clip(min(end, bits) - begin - 64 * np.arange(some.shape[1]), 0, 64).astype(int).tolist()
+            parts.append(some & np.array([(2**64 - 1) ^ (2 ** (64 - m) - 1) for m in left], np.uint64))
+        begin = end
+    return np.concatenate(parts, axis=1)
+
+
+def _sign_bits(dtype: type) -> Callable[..., Arguments]:
+    def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+        x = values(rng, kind, n, d).astype(dtype)
+        thresholds = x[rng.integers(0, n)].copy() if n and rng.random() < 0.7 else np.zeros(d, dtype)
+        return {"x": x, "thresholds": thresholds, "codes": np.empty((n, -(-d // 8)), np.uint8)}
+
+    return make
+
+
+def _pack_words(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    bounds, first = levels_of(rng, d), int(rng.integers(0, 70))
+    room = Words.allocate(padded(first + n + 1, BLOCK), bounds)
+    room.words[:] = rng.integers(0, 2**64, room.words.size, dtype=np.uint64)
+    codes = rng.integers(0, 256, (n, -(-d // 8)), dtype=np.uint8)
+    return {"codes": codes, "bounds": bounds, "starts": room.starts, "first": first, "words": room.words}
+
+
+def _some_bits(rng: np.random.Generator, n: int, d: int) -> Arguments:
+    plane, bits = words(rng, n, levels_of(rng, d)), int(rng.integers(1, d + 1))
+    queries = bit_queries(rng, int(rng.choice([1, 2, 9])), plane["bounds"], bits)
+    return {**plane, "bits": bits, "queries": queries}
+
+
+def _count_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    some, first = _some_bits(rng, n, d), BLOCK if n > BLOCK and rng.random() < 0.5 else 0
+    out = np.empty((len(some["queries"]), n - first), np.int32)
+    return {**some, "what": int(rng.integers(0, 3)), "first": first, "last": n, "out": out}
+
+
+def no_nearest(count: int, bits: int, room: int) -> Arguments:
+    """Nothing found yet."""
+    return {
+        "histograms": np.zeros((count, bits + 1), np.int32),
+        "limits": np.full(count, bits, np.int32),
+        "totals": np.zeros(count, np.int64),
+        "rows": np.full((count, room), -1, np.int32),
+        "distances": np.full((count, room), -1, np.int32),
+        "counts": np.zeros(count, np.int64),
+    }
+
+
+def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    some = _some_bits(rng, n, d)
+    room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+    return {
+        **some,
+        "what": int(rng.integers(0, 2)),
+        "k": int(rng.choice([1, 3, 20, n + 5])),
+        "in_order": bool(rng.integers(0, 2)),
+        "first": 0,
+        "last": n,
+        **no_nearest(len(some["queries"]), some["bits"], room),
+    }
+
+
+def _order_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    found = _scan_bits(rng, n, d, kind)
+    with np.errstate(over="ignore"):
+        TABLE["scan_bits"](*found.values())
+    best = np.full((len(found["counts"]), found["k"]), -2, np.int32)
+    return {
+        **{key: found[key] for key in ("limits", "rows", "distances", "counts")},
+        "places": np.full(found["bits"] + 2, -1),
+        "best_rows": best.copy(),
+        "best": best,
+    }
+
+
+def signs(rng: np.random.Generator, x: np.ndarray, bounds: np.ndarray, metric: int, capacity: int) -> SignPlane:
+    """Rows packed into a plane of signs; what is not written is random."""
+    room = SignPlane.allocate(capacity, bounds)
+    room.words.words[:] = rng.integers(0, 2**64, room.words.words.size, dtype=np.uint64)
+    room.factors[:] = rng.integers(0, 2**16, room.factors.shape, dtype=np.uint16)
+    center = rng.standard_normal(x.shape[1]) * (abs(x).max() if x.size else 1) * rng.choice([0, 0.1])
+    pack = (x, center, bounds, room.words.starts, metric, 0, room.words.words, room.factors)
+    TABLE["pack_signs"](*pack)
+    return room
+
+
+def nibbles(rng: np.random.Generator, x: np.ndarray, bounds: np.ndarray, metric: int, capacity: int) -> NibblePlane:
+    """Rows packed into a plane of nibbles; what is not written is random."""
+    segment, room = plane(x, bounds, capacity), NibblePlane.allocate(capacity, bounds)
+    room.nibbles[:] = rng.integers(0, 256, room.nibbles.size, dtype=np.uint8)
+    room.factors[:] = rng.integers(0, 2**16, room.factors.shape, dtype=np.uint16)
+    codes = (bounds, segment.starts, segment.codes, room.starts)
+    TABLE["pack_nibbles"](x, *codes, metric, 0, room.nibbles, room.factors)
+    return room
+
+
+def _pack_signs(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    x, bounds, metric = values(rng, kind, n, d), levels_of(rng, d), int(rng.integers(0, 3))
+    first = int(rng.integers(0, 70))
+    room = signs(rng, x[:0], bounds, metric, padded(first + n + 1, BLOCK))
+    center = values(rng, kind, 1, d)[0].astype(np.float64) * rng.choice([0, 0.3])
+    return {
+        "x": x,
+        "center": center,
+        "bounds": bounds,
+        "starts": room.words.starts,
+        "metric": metric,
+        "first": first,
+        "words": room.words.words,
+        "factors": room.factors,
+    }
+
+
+def _pack_nibbles(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    rows = _pack_rows(rng, values(rng, kind, n, d))
+    TABLE["pack_rows"](*rows.values())
+    metric = int(rng.integers(0, 3))
+    room = nibbles(rng, rows["x"][:0], rows["bounds"], metric, rows["stats"].shape[1])
+    return {
+        **{key: rows[key] for key in ("x", "bounds", "starts", "codes")},
+        "nibble_starts": room.starts,
+        "metric": metric,
+        "first": rows["first"],
+        "nibbles": room.nibbles,
+        "factors": room.factors,
+    }
+
+
+def _code_plane(rng: np.random.Generator, code: str, n: int, d: int, kind: str) -> Arguments:
+    x, bounds, metric = values(rng, kind, n, d), levels_of(rng, d), int(rng.integers(0, 3))
+    capacity = padded(max(n, 1), BLOCK)
+    levels = int(rng.integers(1, len(bounds) + 1))
+    if code == "i8":
+        segment = plane(x, bounds)
+        query = packed_query(rng, bounds[:levels])
+        some: Arguments = {"codes": segment.codes, "starts": segment.starts, "bounds": bounds, "levels": levels}
+        some |= {"stats": segment.stats, "metric": metric, "query": query}
+    elif code == "i4":
+        four = nibbles(rng, x, bounds, metric, capacity)
+        query = packed_query(rng, bounds[:levels])
+        some = {"nibbles": four.nibbles, "starts": four.starts, "bounds": bounds, "levels": levels}
+        some |= {"factors": four.factors, "lifted": bool(metric), "query": query}
+    else:
+        one = signs(rng, x, bounds, metric, capacity)
+        width = int(level_widths(bounds[:levels], 64).sum()) // 64
+        digits = rng.integers(0, 2**64, (int(rng.choice([4, 5, 6, 8])), width), dtype=np.uint64)
+        some = {"words": one.words.words, "starts": one.words.starts, "bounds": bounds, "levels": levels}
+        some |= {"factors": one.factors, "lifted": bool(metric), "query": digits}
+    return {**some, "shift": int(rng.integers(-5000, 5000)), "a": float(np.float32(rng.standard_normal()))}
+
+
+def packed_query(rng: np.random.Generator, bounds: np.ndarray) -> np.ndarray:
+    """Random int8 codes of a query, zero behind the dims of each level."""
+    levels = zip(np.diff(bounds, prepend=0), level_widths(bounds, 64), strict=True)
+    return np.concatenate([np.pad(rng.integers(-127, 128, n, dtype=np.int8), (0, size - n)) for n, size in levels])
+
+
+def shortlist(room: int) -> Arguments:
+    """Room for rows and what is known of them."""
+    return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
+
+
+def _scan_code(code: str) -> Callable[..., Arguments]:
+    def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+        some = _code_plane(rng, code, n, d, kind)
+        room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+        least = float(np.float32(rng.choice([-np.inf, -3e38, 0, 1])))
+        first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
+        counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
+        return {**some, "threshold": least, "first": first, "last": n, **shortlist(room), "counts": counts}
+
+    return make
+
+
+def _list_code(code: str) -> Callable[..., Arguments]:
+    def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+        some = _code_plane(rng, code, n, d, kind)
+        before = {key: some.pop(key) for key in list(some)[:3]}
+        listed = shortlist(int(rng.integers(0, n + 1)))
+        listed["rows"][:] = rng.permutation(n)[: len(listed["rows"])]
+        listed["sums"][:] = rng.integers(-1000, 1000, len(listed["rows"]))
+        return {**before, "begin": int(rng.integers(0, some["levels"] + 1)), **some, **listed}
+
+    return make
+
+
+def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    listed = shortlist(n)
+    listed["rows"][:] = rng.permutation(n)
+    listed["values"][:] = values(rng, kind, n, d)[:, 0]
+    count = int(rng.integers(0, n + 1))
+    return {**listed, "counts": np.asarray([count]), "keep": int(rng.integers(1, n + 2))}
+
+
+CODED: dict[str, Callable[..., Arguments]] = {
+    "sign_bits_f32": _sign_bits(np.float32),
+    "sign_bits_f64": _sign_bits(np.float64),
+    "pack_words": _pack_words,
+    "count_bits": _count_bits,
+    "scan_bits": _scan_bits,
+    "order_bits": _order_bits,
+    "pack_signs": _pack_signs,
+    "pack_nibbles": _pack_nibbles,
+    **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
+    **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
+    "keep_best": _keep_best,
+}
 
 
 def plane(x: np.ndarray, bounds: np.ndarray, capacity: int = 0) -> Segment:

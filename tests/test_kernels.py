@@ -19,16 +19,21 @@ from nestvec.kernels.lanes import L2
 
 PLAIN = 2000  # values beyond which the compiled loop stands in for the interpreted one
 EPS = 2.0**-53
-LISTS = {"scan": ("rows", "upper"), "rescore": ("candidates", "upper")}  # what lies beyond `counts` is nobody's
+LISTS = {  # what lies beyond `counts` is nobody's
+    "scan": ("rows", "upper"),
+    "scan_bits": ("rows", "distances"),
+    **{kernel: ("rows", "sums", "values") for kernel in ("scan_b1", "scan_i4", "scan_i8", "keep_best")},
+    **{f"rescore_{suffix}": ("candidates", "upper") for suffix in ("f32", "f16", "bf16")},
+}
 
 
 def outcome(name: str, kernel: Any, arguments: cases.Arguments) -> cases.Arguments:
     """What the call returned, and all arguments after it."""
     with np.errstate(all="ignore"):
         result = {"return": kernel(*arguments.values()), **arguments}
-    for key in LISTS.get(name.split("_")[0], ()):
-        counts = result["counts"][:, None]
-        result[key] = np.where(np.arange(result[key].shape[1]) < counts, result[key], 0)
+    for key in LISTS.get(name, ()):
+        counts = result["counts"] if result[key].ndim == 1 else result["counts"][:, None]
+        result[key] = np.where(np.arange(result[key].shape[-1]) < counts, result[key], 0)
     return result
 
 

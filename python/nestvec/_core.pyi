@@ -15,6 +15,7 @@ _I32: TypeAlias = NDArray[np.int32]
 _I64: TypeAlias = NDArray[np.int64]
 _U8: TypeAlias = NDArray[np.uint8]
 _U16: TypeAlias = NDArray[np.uint16]
+_U64: TypeAlias = NDArray[np.uint64]
 
 built: str  # names of all variants built, separated by blanks, also of those this machine lacks
 compiler: str
@@ -54,6 +55,172 @@ class Kernels(Protocol):
         upper: _F32,
         counts: _I64,
     ) -> int: ...
+    def sign_bits_f32(self, x: _F32, thresholds: _F32, codes: _U8) -> None: ...
+    def sign_bits_f64(self, x: _F64, thresholds: _F64, codes: _U8) -> None: ...
+    def pack_words(self, codes: _U8, bounds: _I64, starts: _I64, first: int, words: _U64) -> None: ...
+    def count_bits(
+        self,
+        words: _U64,
+        starts: _I64,
+        bounds: _I64,
+        bits: int,
+        queries: _U64,
+        what: int,
+        first: int,
+        last: int,
+        out: _I32,
+    ) -> None: ...
+    def scan_bits(
+        self,
+        words: _U64,
+        starts: _I64,
+        bounds: _I64,
+        bits: int,
+        queries: _U64,
+        what: int,
+        k: int,
+        in_order: bool,
+        first: int,
+        last: int,
+        histograms: _I32,
+        limits: _I32,
+        totals: _I64,
+        rows: _I32,
+        distances: _I32,
+        counts: _I64,
+    ) -> int: ...
+    def order_bits(
+        self, limits: _I32, rows: _I32, distances: _I32, counts: _I64, places: _I64, best_rows: _I32, best: _I32
+    ) -> None: ...
+    def pack_signs(
+        self,
+        x: _F32,
+        center: _F64,
+        bounds: _I64,
+        starts: _I64,
+        metric: int,
+        first: int,
+        words: _U64,
+        factors: _U16,
+    ) -> None: ...
+    def pack_nibbles(
+        self,
+        x: _F32,
+        bounds: _I64,
+        starts: _I64,
+        codes: _U8,
+        nibble_starts: _I64,
+        metric: int,
+        first: int,
+        nibbles: _U8,
+        factors: _U16,
+    ) -> None: ...
+    def scan_b1(
+        self,
+        words: _U64,
+        starts: _I64,
+        bounds: _I64,
+        levels: int,
+        factors: _U16,
+        lifted: bool,
+        query: _U64,
+        shift: int,
+        a: float,
+        threshold: float,
+        first: int,
+        last: int,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+        counts: _I64,
+    ) -> int: ...
+    def scan_i4(
+        self,
+        nibbles: _U8,
+        starts: _I64,
+        bounds: _I64,
+        levels: int,
+        factors: _U16,
+        lifted: bool,
+        query: _I8,
+        shift: int,
+        a: float,
+        threshold: float,
+        first: int,
+        last: int,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+        counts: _I64,
+    ) -> int: ...
+    def scan_i8(
+        self,
+        codes: _U8,
+        starts: _I64,
+        bounds: _I64,
+        levels: int,
+        stats: _F32,
+        metric: int,
+        query: _I8,
+        shift: int,
+        a: float,
+        threshold: float,
+        first: int,
+        last: int,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+        counts: _I64,
+    ) -> int: ...
+    def list_b1(
+        self,
+        words: _U64,
+        starts: _I64,
+        bounds: _I64,
+        begin: int,
+        levels: int,
+        factors: _U16,
+        lifted: bool,
+        query: _U64,
+        shift: int,
+        a: float,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+    ) -> None: ...
+    def list_i4(
+        self,
+        nibbles: _U8,
+        starts: _I64,
+        bounds: _I64,
+        begin: int,
+        levels: int,
+        factors: _U16,
+        lifted: bool,
+        query: _I8,
+        shift: int,
+        a: float,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+    ) -> None: ...
+    def list_i8(
+        self,
+        codes: _U8,
+        starts: _I64,
+        bounds: _I64,
+        begin: int,
+        levels: int,
+        stats: _F32,
+        metric: int,
+        query: _I8,
+        shift: int,
+        a: float,
+        rows: _I32,
+        sums: _I32,
+        values: _F32,
+    ) -> None: ...
+    def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> None: ...
     def scores_f32(self, q: _F64, rows: _F32, dims: int, metric: int, out: _F32) -> None: ...
     def scores_f16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def scores_bf16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...

@@ -38,6 +38,70 @@ def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def level_starts(widths: Array, capacity: int) -> Array:
+    """Where each level begins in a plane of `capacity` rows, given the elements that a row has in each."""
+    return np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sign bits of up to `capacity` rows; see `nestvec.kernels.bits` for the layout."""
+
+    words: Array
+    starts: Array
+    bounds: Array
+
+    @classmethod
+    def allocate(cls, capacity: int, bounds: Array) -> Words:
+        """Room for `capacity` (a multiple of 64) rows of ``bounds[-1]`` bits."""
+        widths = level_widths(bounds, 64) // 64
+        return cls(aligned((capacity * int(widths.sum()),), np.uint64), level_starts(widths, capacity), bounds)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.words.nbytes)
+
+
+@dataclass(frozen=True)
+class SignPlane:
+    """`b1`: signs and the factors of their estimates; see `nestvec.kernels.codes`."""
+
+    words: Words
+    factors: Array
+
+    @classmethod
+    def allocate(cls, capacity: int, bounds: Array) -> SignPlane:
+        """Room for `capacity` rows."""
+        return cls(Words.allocate(capacity, bounds), aligned((3, len(bounds), capacity), np.uint16))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.words.nbytes + self.factors.nbytes)
+
+
+@dataclass(frozen=True)
+class NibblePlane:
+    """`i4`: high halves of int8 codes and the factors of their estimates; see `nestvec.kernels.codes`."""
+
+    nibbles: Array
+    starts: Array
+    factors: Array
+
+    @classmethod
+    def allocate(cls, capacity: int, bounds: Array) -> NibblePlane:
+        """Room for `capacity` rows."""
+        widths = level_widths(bounds, 8) // 2
+        factors = aligned((3, len(bounds), capacity), np.uint16)
+        return cls(aligned((capacity * int(widths.sum()),), np.uint8), level_starts(widths, capacity), factors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.nibbles.nbytes + self.factors.nbytes)
+
+
 @dataclass(frozen=True)
 class Segment:
     """Rows and planes with room for `capacity` rows; see `nestvec.kernels.pack` for the layout.
@@ -61,7 +125,7 @@ class Segment:
         return cls(
             rows=rows,
             codes=aligned((capacity * int(widths.sum()) + OVERREAD,), np.uint8),
-            starts=np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity,
+            starts=level_starts(widths, capacity),
             stats=aligned((3 * levels, capacity), np.float32),
             blocks=np.zeros((2 * levels, capacity // BLOCK), np.float32),
             ids=ids,

@@ -1,0 +1,311 @@
+// Estimated scores from coarse codes, and the best of them; specification: python/nestvec/kernels/estimate.py.
+// A scan of signs is bound by 3 instructions per digit of the query, word and 8 rows (AVX-512) or by reading the plane;
+// a list by cache misses, which are asked for 8 rows ahead.
+#pragma once
+#include "bits.h"
+#include "bounds.h"
+#include "convert.h"
+#include "dots.h"
+
+namespace nestvec {
+namespace {
+
+constexpr int kMaxDigits = 8;
+constexpr int64_t kRowsAhead = 8;
+
+// What becomes of the sums of 64 rows: estimate = (multiply * sum - shift) * f + g * a.
+struct Terms {
+  float f[kBlock], g[kBlock];
+};
+
+inline int32_t weight_of(int64_t digit, int64_t digits) { return digit == digits - 1 ? -(1 << digit) : 1 << digit; }
+
+// bfloat16 factors of the prefix searched
+struct HalfFactors {
+  const uint16_t *f, *g;
+
+  explicit HalfFactors(const CodePlane& p) {
+    f = static_cast<const uint16_t*>(p.factors) + (p.levels - 1) * p.capacity;
+    g = f + p.stored * p.capacity;
+  }
+  Terms terms(const CodePlane& p, int64_t block, int64_t) const {
+    Terms t{};
+    for (int64_t i = 0; i < kBlock; i++) t.f[i] = widen_one_bf16(f[block + i]);
+    for (int64_t i = 0; i < kBlock && p.mode; i++) t.g[i] = widen_one_bf16(g[block + i]);
+    return t;
+  }
+  void one(const CodePlane&, int64_t row, float& of, float& lift) const {
+    of = widen_one_bf16(f[row]);
+    lift = widen_one_bf16(g[row]);
+  }
+  void prefetch(int64_t row) const { __builtin_prefetch(f + row); }
+  static bool lifted(const CodePlane& p) { return p.mode; }
+};
+
+struct Signs {
+  static constexpr int32_t kMultiply = 2;
+  HalfFactors factors;
+  explicit Signs(const CodePlane& p, const CodeQuery&) : factors(p) {}
+
+  template <int kDigits>
+  static void sum_some(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
+    constexpr int kGroup = kNative == 16 ? 2 : 4;
+    for (int64_t row = 0; row < kBlock; row += kGroup * kF64) {
+      U64N counts[kDigits][kGroup];
+      for (auto& some : counts)
+        for (U64N& count : some) count = U64N{};
+      const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
+      for (int64_t level = 0; level < p.levels; level++) {
+        int64_t wide = word_width(p.bounds, level);
+        const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
+        for (int64_t word = 0; word < wide; word++, line += kBlock, codes++) {
+          for (int i = 0; i < kGroup * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
+          for (int i = 0; i < kGroup; i++) {
+            U64N rows = load<U64N>(line + i * kF64);
+            for (int digit = 0; digit < kDigits; digit++)
+              counts[digit][i] += popcount(rows & codes[digit * q.width]);
+          }
+        }
+      }
+      for (int i = 0; i < kGroup; i++) {
+        U64N sum = -counts[kDigits - 1][i];
+        for (int digit = kDigits - 2; digit >= 0; digit--) sum = sum + sum + counts[digit][i];
+        store(sums + row + i * kF64, __builtin_convertvector(sum, I32Half));
+      }
+    }
+  }
+
+  static void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
+    switch (q.digits) {
+      case 4: return sum_some<4>(p, q, block, sums);
+      case 5: return sum_some<5>(p, q, block, sums);
+      case 6: return sum_some<6>(p, q, block, sums);
+      default: return sum_some<kMaxDigits>(p, q, block, sums);
+    }
+  }
+
+  static int32_t sum_one(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t row) {
+    const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
+    int32_t sum = 0;
+    for (int64_t level = 0; level < p.levels; level++) {
+      int64_t wide = word_width(p.bounds, level);
+      const uint64_t* at = word_of(p, level, row);
+      for (int64_t word = 0; word < wide && level >= begin; word++)
+        for (int64_t digit = 0; digit < q.digits; digit++)
+          sum += weight_of(digit, q.digits) * popcount(at[word * kBlock] & codes[digit * q.width + word]);
+      codes += wide;
+    }
+    return sum;
+  }
+
+  void prefetch(const CodePlane& p, int64_t begin, int64_t row) const {
+    factors.prefetch(row);
+    for (int64_t level = begin; level < p.levels; level++)
+      for (int64_t word = 0; word < word_width(p.bounds, level); word++)
+        __builtin_prefetch(word_of(p, level, row) + word * kBlock);
+  }
+
+  static const uint64_t* word_of(const CodePlane& p, int64_t level, int64_t row) {
+    return static_cast<const uint64_t*>(p.codes) + p.starts[level] +
+           row / kBlock * kBlock * word_width(p.bounds, level) + row % kBlock;
+  }
+};
+
+// Sums of unsigned codes in tiles of 16 rows: what the offset of `dot4` took away is put back.
+template <class Self>
+struct Tiles {
+  int32_t offsets[kMaxLevels];
+
+  explicit Tiles(const CodePlane& p, const CodeQuery& q) {
+    const int8_t* codes = static_cast<const int8_t*>(q.codes);
+    for (int64_t level = 0; level < p.levels; level++) {
+      int64_t wide = query_width(p.bounds, level);
+      offsets[level] = 0;
+      for (int64_t j = 0; j < wide; j++) offsets[level] += codes[j];
+      codes += wide;
+    }
+  }
+
+  void tile(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t row, bool prefetch, int32_t* sums) const {
+    const int8_t* codes = static_cast<const int8_t*>(q.codes);
+    for (int64_t level = 0; level < p.levels; level++) {
+      const uint8_t* lines = static_cast<const uint8_t*>(p.codes) + p.starts[level] + row * Self::width(p, level);
+      if (level >= begin) Self::dots(lines, Self::width(p, level) / 4, codes, offsets[level], prefetch, sums);
+      codes += query_width(p.bounds, level);
+    }
+  }
+
+  void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) const {
+    memset(sums, 0, kBlock * sizeof *sums);
+    for (int64_t at = 0; at < kBlock; at += kTile) tile(p, q, 0, block + at, true, sums + at);
+  }
+
+  int32_t sum_one(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t row) const {
+    int32_t sums[kTile] = {};
+    tile(p, q, begin, row / kTile * kTile, false, sums);
+    return sums[row % kTile];
+  }
+
+  void prefetch(const CodePlane& p, int64_t begin, int64_t row) const {
+    for (int64_t level = begin; level < p.levels; level++) {
+      int64_t wide = Self::width(p, level);
+      const uint8_t* lines = static_cast<const uint8_t*>(p.codes) + p.starts[level] + row / kTile * kTile * wide;
+      for (int64_t line = 0; line < wide / 4; line++) __builtin_prefetch(lines + line * kLine);
+    }
+  }
+};
+
+struct Nibbles : Tiles<Nibbles> {
+  static constexpr int32_t kMultiply = 2;
+  HalfFactors factors;
+  Nibbles(const CodePlane& p, const CodeQuery& q) : Tiles(p, q), factors(p) {}
+
+  static int64_t width(const CodePlane& p, int64_t level) { return nibble_width(p.bounds, level); }
+
+  static void dots(const uint8_t* lines, int64_t count, const int8_t* query, int32_t, bool prefetch, int32_t* sums) {
+    constexpr U8N kLow = U8N{} + 15, kUp = U8N{} + uint8_t(kOffset);
+    I32N acc[2][kParts] = {};
+    for (int64_t line = 0; line < count; line++, lines += kLine, query += 8) {
+      if (prefetch) __builtin_prefetch(lines + kAhead);
+      for (int p = 0; p < kParts; p++) {
+        U8N both = load<U8N>(lines + p * kNative);
+        acc[0][p] = dot4(acc[0][p], codes_of((both & kLow) + kUp), four_codes(query));
+        acc[1][p] = dot4(acc[1][p], codes_of((both >> 4) + kUp), four_codes(query + 4));
+      }
+    }
+    for (int p = 0; p < kParts; p++) store(sums + p * kF32, load<I32N>(sums + p * kF32) + acc[0][p] + acc[1][p]);
+  }
+};
+
+struct Bytes : Tiles<Bytes> {
+  static constexpr int32_t kMultiply = 1;
+  struct Stats {
+    static Terms terms(const CodePlane& p, int64_t block, int64_t last) {
+      Terms t{};
+      Block rows = load(p, block, last);
+      memcpy(t.f, rows.unit, sizeof t.f);
+      if (lifted(p)) memcpy(t.g, rows.half, sizeof t.g);
+      return t;
+    }
+    static void one(const CodePlane& p, int64_t row, float& of, float& lift) {
+      Terms t = terms(p, row / kBlock * kBlock, row / kBlock * kBlock + kBlock);
+      of = t.f[row % kBlock];
+      lift = lifted(p) ? t.g[row % kBlock] : 0;
+    }
+    static Block load(const CodePlane& p, int64_t block, int64_t last) {
+      Plane plane{nullptr, p.starts, static_cast<const float*>(p.factors), nullptr, p.stored, p.capacity};
+      QueryBatch query{};
+      query.levels = p.levels;
+      query.metric = p.mode;
+      return load_block(plane, query, block, last);
+    }
+    static bool lifted(const CodePlane& p) { return p.mode == kL2; }
+  };
+  Stats factors;
+  Bytes(const CodePlane& p, const CodeQuery& q) : Tiles(p, q) {}
+
+  static int64_t width(const CodePlane& p, int64_t level) { return level_width(p.bounds, level); }
+
+  static void dots(const uint8_t* lines, int64_t count, const int8_t* query, int32_t sum, bool prefetch,
+                   int32_t* sums) {
+    tile_dots(lines, count, query, kOffset * sum, prefetch, sums);
+  }
+};
+
+// What overflows, and NaN, still has a value: no row is lost.
+inline F32N estimate(I32N t, F32N f, F32N g, bool lifted, float a) {
+  F32N value = to_float(t) * f;
+  if (lifted) value = value + g * splat(a);
+  return min(max(value, splat(-3e38f)), splat(3e38f));
+}
+
+template <class Code>
+int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last,
+                   const Shortlist& out) {
+  Code code(p, q);
+  bool lifted = code.factors.lifted(p);
+  int64_t count = *out.count;
+  for (int64_t block = first; block < last; block += kBlock) {
+    if (count > out.room - kBlock) {
+      *out.count = count;
+      return block;
+    }
+    alignas(64) int32_t sums[kBlock];
+    float values[kBlock];
+    code.sum(p, q, block, sums);
+    Terms terms = code.factors.terms(p, block, last);
+    uint64_t found = 0;
+    for (int64_t i = 0; i < kBlock; i += kF32) {
+      I32N t = Code::kMultiply * load<I32N>(sums + i) - int32_t(q.shift);
+      F32N value = estimate(t, load<F32N>(terms.f + i), load<F32N>(terms.g + i), lifted, q.a);
+      store(values + i, value);
+      found |= uint64_t(at_least(value, splat(threshold))) << i;
+    }
+    if (last - block < kBlock) found &= ~uint64_t(0) >> (kBlock - (last - block));
+    for (; found; found &= found - 1, count++) {
+      int64_t i = __builtin_ctzll(found);
+      out.rows[count] = int32_t(block + i);
+      out.sums[count] = sums[i];
+      out.values[count] = values[i];
+    }
+  }
+  *out.count = count;
+  return last;
+}
+
+template <class Code>
+void list_codes(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t n, const Shortlist& list) {
+  Code code(p, q);
+  bool lifted = code.factors.lifted(p);
+  for (int64_t c = 0; c < n; c++) {
+    if (c + kRowsAhead < n) code.prefetch(p, begin, list.rows[c + kRowsAhead]);
+    int64_t row = list.rows[c];
+    list.sums[c] += code.sum_one(p, q, begin, row);
+    float f, g;
+    code.factors.one(p, row, f, g);
+    I32N t = I32N{} + (Code::kMultiply * list.sums[c] - int32_t(q.shift));
+    list.values[c] = estimate(t, splat(f), splat(g), lifted, q.a)[0];
+  }
+}
+
+// Order of floats as order of integers, the two zeros alike.
+inline uint32_t order_of(float value) {
+  uint32_t bits = bits_of(value + 0.0f);
+  return bits >> 31 ? ~bits : bits | 0x80000000;
+}
+
+// The `keep`-th largest of more than `keep` values, by three passes of counting.
+inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
+  uint32_t prefix = 0;
+  for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
+    int32_t counts[2048] = {};
+    int bits = shift == 0 ? 10 : 11;
+    uint64_t done = uint64_t(prefix) >> (shift + bits);
+    for (int64_t i = 0; i < n; i++) {
+      uint32_t key = order_of(values[i]);
+      if (uint64_t(key) >> (shift + bits) == done) counts[key >> shift & ((1 << bits) - 1)]++;
+    }
+    int32_t bin = (1 << bits) - 1;
+    while (counts[bin] < keep) keep -= counts[bin--];
+    prefix |= uint32_t(bin) << shift;
+  }
+  return prefix;
+}
+
+void keep_best(const Shortlist& list, int64_t keep) {
+  int64_t count = *list.count, kept = 0, ties = keep;
+  if (count <= keep) return;
+  uint32_t least = kth_largest(list.values, count, keep);
+  for (int64_t c = 0; c < count; c++) ties -= order_of(list.values[c]) > least;
+  for (int64_t c = 0; c < count; c++) {
+    uint32_t order = order_of(list.values[c]);
+    if (order < least || (order == least && ties-- <= 0)) continue;
+    list.rows[kept] = list.rows[c];
+    list.sums[kept] = list.sums[c];
+    list.values[kept++] = list.values[c];
+  }
+  *list.count = kept;
+}
+
+}  // namespace
+}  // namespace nestvec
