@@ -93,8 +93,13 @@ inline int popcount(uint64_t x) {
 #endif
 }
 
-// One bits of each 64-bit lane.
-inline U64N popcount(U64N x) {
+// One bits of each byte, or of whole lanes where there is an instruction for that.
+#if defined(__AVX512VPOPCNTDQ__)
+constexpr bool kWholeLanes = true;
+#else
+constexpr bool kWholeLanes = false;
+#endif
+inline U64N some_ones(U64N x) {
 #if defined(__AVX512VPOPCNTDQ__)
   return (U64N)_mm512_popcnt_epi64((__m512i)x);
 #elif defined(__AVX2__)
@@ -103,20 +108,46 @@ inline U64N popcount(U64N x) {
   const __m256i low = _mm256_set1_epi8(15);
   __m256i a = _mm256_shuffle_epi8(counts, _mm256_and_si256((__m256i)x, low));
   __m256i b = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16((__m256i)x, 4), low));
-  return (U64N)_mm256_sad_epu8(_mm256_add_epi8(a, b), _mm256_setzero_si256());
+  return (U64N)_mm256_add_epi8(a, b);
 #elif defined(__aarch64__)
-  return (U64N)vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8((uint8x16_t)x))));
+  return (U64N)vcntq_u8((uint8x16_t)x);
 #else
   x -= x >> 1 & 0x5555555555555555;
   x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
-  x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
-#if defined(__SSE2__)
-  return (U64N)_mm_sad_epu8((__m128i)x, _mm_setzero_si128());
-#else
-  x += x >> 8;
-  x += x >> 16;
-  return (x + (x >> 32)) & 0x7F;
+  return (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
 #endif
+}
+
+constexpr int64_t kMostOnes = 31;  // counts of bytes that a byte holds the sum of
+
+// Sums of up to 31 results of `some_ones` to counts of each 64-bit lane.
+inline U64N lane_sums(U64N bytes) {
+#if defined(__AVX512VPOPCNTDQ__)
+  return bytes;
+#elif defined(__AVX2__)
+  return (U64N)_mm256_sad_epu8((__m256i)bytes, _mm256_setzero_si256());
+#elif defined(__SSE2__)
+  return (U64N)_mm_sad_epu8((__m128i)bytes, _mm_setzero_si128());
+#elif defined(__aarch64__)
+  return (U64N)vpaddlq_u32(vpaddlq_u16(vpaddlq_u8((uint8x16_t)bytes)));
+#else
+  U64N pairs = (bytes & 0x00FF00FF00FF00FF) + (bytes >> 8 & 0x00FF00FF00FF00FF);
+  pairs += pairs >> 16;
+  return (pairs + (pairs >> 32)) & 0xFFFF;
+#endif
+}
+
+inline bool any_negative(U64N x) {
+#if defined(__AVX512F__)
+  return _mm512_movepi64_mask((__m512i)x);
+#elif defined(__AVX2__)
+  return _mm256_movemask_pd((__m256d)x);
+#elif defined(__SSE2__)
+  return _mm_movemask_pd((__m128d)x);
+#else
+  uint64_t all = 0;
+  for (int i = 0; i < kF64; i++) all |= x[i];
+  return all >> 63;
 #endif
 }
 

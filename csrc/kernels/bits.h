@@ -10,6 +10,7 @@ namespace {
 
 enum What { kXor, kAnd, kOr };
 constexpr int64_t kWordsAhead = 256;  // words that prefetching is ahead
+constexpr int64_t kMaxWords = 65536 / 64 + 32;  // bits, and levels that end within a word
 
 inline uint64_t reversed(uint64_t x) {
   x = (x >> 1 & 0x5555555555555555) | (x & 0x5555555555555555) << 1;
@@ -73,58 +74,85 @@ void pack_words(const uint8_t* codes, int64_t n, int64_t width, const int64_t* b
     }
 }
 
-inline U64N combined(U64N row, uint64_t query, int what) {
-  return what == kXor ? row ^ query : what == kAnd ? row & query : row | query;
-}
+// Where each word of the first `bits` bits lies, of block 0, and how far it is to the next block.
+struct Lines {
+  const uint64_t* at[kMaxWords];
+  int64_t step[kMaxWords];
+  int64_t words = 0, first_level = 0;  // words, and those of the first level
+  uint64_t tail = 0;                   // mask of the last word
+  bool masked = false;                 // it cuts off bits that rows have
 
-// Counts of a block's rows into out[64], or false, leaving them be, where all rows are further than `limit` by a prefix.
-template <int kWhat>
-bool count_block(const Words& p, const BitQueries& q, int64_t query, int64_t block, int64_t limit, int32_t* out) {
-  constexpr int kGroup = kNative == 64 ? 8 : 4;  // vectors: independent sums, one pass over the block with AVX-512
-  const uint64_t* codes = q.words + query * q.width;
-  for (int64_t row = 0; row < kBlock; row += kGroup * kF64) {
-    U64N counts[kGroup] = {};
-    const uint64_t* word = codes;
-    int64_t bit = 0;
-    for (int64_t level = 0; bit < q.bits; level++) {
-      int64_t wide = word_width(p.bounds, level), end = p.bounds[level];
-      const uint64_t* line = p.words + p.starts[level] + block * wide + row;
-      for (; bit < end && bit < q.bits; bit += 64, line += kBlock, word++) {
-        uint64_t mask = word_mask((end < q.bits ? end : q.bits) - bit);
-        if (query == 0)
-          for (int i = 0; i < kGroup * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
-        for (int i = 0; i < kGroup; i++) {
-          U64N both = combined(load<U64N>(line + i * kF64), *word, kWhat);
-          counts[i] += popcount(kWhat == kAnd ? both : both & mask);
-        }
+  Lines(const Words& p, int64_t bits) {
+    int64_t begin = 0;
+    for (int64_t level = 0; begin < bits; begin = p.bounds[level++]) {
+      int64_t end = p.bounds[level] < bits ? p.bounds[level] : bits, wide = word_width(p.bounds, level);
+      for (int64_t word = 0; word < (end - begin + 63) / 64; word++, words++) {
+        at[words] = p.words + p.starts[level] + word * kBlock;
+        step[words] = wide * kBlock;
       }
-      bit = end;
-      // random codes differ in half of their bits: below that no prefix can be too far for all rows
-      if (kWhat != kXor || kGroup * kF64 < kBlock || end >= q.bits || limit * 9 >= bit * 4) continue;
-      U64N near = counts[0];
-      for (int i = 1; i < kGroup; i++) near = near < counts[i] ? near : counts[i];
-      bool reaches = false;
-      for (int i = 0; i < kF64; i++) reaches |= int64_t(near[i]) <= limit;
-      if (!reaches) return false;
-    }
-    for (int i = 0; i < kGroup; i++) {
-      typedef int32_t Narrow __attribute__((vector_size(kNative / 2)));
-      store(out + row + i * kF64, __builtin_convertvector(counts[i], Narrow));
+      if (level == 0) first_level = words;
+      masked = end < p.bounds[level] && (end - begin) % 64;
+      tail = masked ? ~uint64_t(0) << (64 - (end - begin) % 64) : ~uint64_t(0);
     }
   }
-  return true;
+};
+
+constexpr int kGroup = kNative == 64 ? 8 : 4;  // vectors of rows: independent sums
+constexpr int64_t kGroupRows = kGroup * kF64;
+
+// How a vector of rows meets a word of a query; the result is counted.
+template <int kWhat>
+struct Plain {
+  static constexpr bool kXors = kWhat == kXor;
+  static U64N ones(const uint64_t* line, uint64_t query, uint64_t mask) {
+    U64N row = load<U64N>(line);
+    return some_ones((kWhat == kAnd ? row & query : kWhat == kXor ? row ^ query : row | query) & mask);
+  }
+};
+
+// start + counts of a group of rows, in 64-bit lanes; kWords 0: as many words as `words` says.
+template <class Rows, int kWords>
+inline void count_rows(const Lines& lines, const uint64_t* query, int64_t words, int64_t block, int64_t row,
+                       bool prefetch, int64_t start, U64N* counts) {
+  U64N bytes[kGroup];  // partial sums, of up to 31 words
+  for (int i = 0; i < kGroup; i++) counts[i] = bytes[i] = U64N{} + (kWholeLanes ? start : 0);
+  int64_t count = kWords ? kWords : words, pending = 0;
+  for (int64_t word = 0; word < count; word++) {
+    const uint64_t* line = lines.at[word] + block / kBlock * lines.step[word] + row;
+    uint64_t mask = !kWords && lines.masked && word == lines.words - 1 ? lines.tail : ~uint64_t(0);
+    for (int64_t i = 0; prefetch && i < kGroupRows; i += 8) __builtin_prefetch(line + i + kWordsAhead);
+    for (int i = 0; i < kGroup; i++)
+      bytes[i] += Rows::ones(line + i * kF64, query[word], kWords ? ~uint64_t(0) : mask);
+    if (kWholeLanes || kWords || ++pending < kMostOnes) continue;
+    for (int i = 0; i < kGroup; i++) {
+      counts[i] += lane_sums(bytes[i]);
+      bytes[i] = U64N{};
+    }
+    pending = 0;
+  }
+  for (int i = 0; i < kGroup; i++) counts[i] = kWholeLanes ? bytes[i] : counts[i] + lane_sums(bytes[i]) + start;
+}
+
+inline void store_counts(const U64N* counts, int32_t* out) {
+  for (int i = 0; i < kGroup; i++) store(out + i * kF64, __builtin_convertvector(counts[i], I32Half));
+}
+
+template <int kWhat>
+void count_block(const Lines& lines, const uint64_t* query, int64_t block, int32_t* out) {
+  for (int64_t row = 0; row < kBlock; row += kGroupRows) {
+    U64N counts[kGroup];
+    count_rows<Plain<kWhat>, 0>(lines, query, lines.words, block, row, true, 0, counts);
+    store_counts(counts, out + row);
+  }
 }
 
 void count_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last, int32_t* out) {
+  Lines lines(p, q.bits);
   int32_t counts[kBlock];
   for (int64_t block = first; block < last; block += kBlock)
     for (int64_t i = 0; i < q.n; i++) {
-      if (q.what == kXor)
-        count_block<kXor>(p, q, i, block, q.bits, counts);
-      else if (q.what == kAnd)
-        count_block<kAnd>(p, q, i, block, q.bits, counts);
-      else
-        count_block<kOr>(p, q, i, block, q.bits, counts);
+      auto* count = q.what == kXor ? count_block<kXor> : q.what == kAnd ? count_block<kAnd> : count_block<kOr>;
+      count(lines, q.words + i * q.width, block, counts);
       int64_t size = last - block < kBlock ? last - block : kBlock;
       memcpy(out + i * (last - first) + block - first, counts, size * sizeof(int32_t));
     }
@@ -138,41 +166,97 @@ inline uint64_t within(const int32_t* distances, int32_t limit, int64_t size) {
   return found & ~uint64_t(0) >> (kBlock - size);
 }
 
+// No row beyond this is of use: at the limit, only while there are fewer than k rows or smaller ids may come.
+inline int32_t reach(const Nearest& near, int64_t query) {
+  return near.limits[query] - (near.in_order && near.totals[query] >= near.k);
+}
+
 inline void append_near(const Nearest& near, int64_t query, int64_t block, const int32_t* distances, int64_t size,
                         int64_t bits) {
   int32_t& limit = near.limits[query];
   int64_t& total = near.totals[query];
   int32_t* histogram = near.histograms + query * (bits + 1);
-  for (uint64_t found = within(distances, limit - (near.in_order && total >= near.k), size); found; found &= found - 1) {
-    int64_t i = __builtin_ctzll(found);
+  for (uint64_t found = within(distances, reach(near, query), size); found; found &= found - 1) {
+    int64_t i = __builtin_ctzll(found), at = query * near.room + near.counts[query];
     int32_t distance = distances[i];
-    if (distance > limit || (near.in_order && distance == limit && total >= near.k)) continue;
-    int64_t at = query * near.room + near.counts[query]++;
+    if (distance > reach(near, query)) continue;
     near.rows[at] = int32_t(block + i);
     near.distances[at] = distance;
+    near.counts[query]++;
     histogram[distance]++;
     total++;
     while (total - histogram[limit] >= near.k) total -= histogram[limit--];
   }
 }
 
-int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last, const Nearest& near) {
-  int64_t fullest = 0;
-  for (int64_t i = 0; i < q.n; i++) fullest = near.counts[i] > fullest ? near.counts[i] : fullest;
+// Distances of a block, or false where all are beyond `limit`; over the words of a prefix they are lower bounds.
+template <class Rows, int kWords>
+inline bool near_block(const Lines& lines, const uint64_t* query, int64_t words, int64_t bits, int64_t limit,
+                       int64_t block, bool prefetch, int32_t* out) {
+  uint64_t found = 0;
+  for (int64_t row = 0; row < kBlock; row += kGroupRows) {
+    U64N counts[kGroup], below = {};
+    count_rows<Rows, kWords>(lines, query, words, block, row, prefetch, Rows::kXors ? -(limit + 1) : 0, counts);
+    for (int i = 0; i < kGroup; i++) {
+      if (!Rows::kXors) counts[i] = uint64_t(bits - limit - 1) - counts[i];
+      below |= counts[i];
+    }
+    if (!any_negative(below)) continue;
+    found |= uint64_t(1) << row;
+    for (int i = 0; i < kGroup; i++) counts[i] += uint64_t(limit + 1);
+    store_counts(counts, out + row);
+  }
+  for (int64_t row = 0; found && row < kBlock; row += kGroupRows)
+    for (int64_t i = row; !(found >> row & 1) && i < row + kGroupRows; i++) out[i] = int32_t(bits) + 1;
+  return found;
+}
+
+// One query and a run of blocks.
+template <class Rows, int kWords>
+void scan_run(const Lines& lines, const BitQueries& q, int64_t query, int64_t first, int64_t last,
+              const Nearest& near) {
+  const uint64_t* code = q.words + query * q.width;
   alignas(64) int32_t distances[kBlock];
   for (int64_t block = first; block < last; block += kBlock) {
-    if (fullest > near.room - kBlock) return block;
-    int64_t size = last - block < kBlock ? last - block : kBlock;
-    for (int64_t i = 0; i < q.n; i++) {
-      if (q.what == kXor) {
-        if (!count_block<kXor>(p, q, i, block, near.limits[i], distances)) continue;
-      } else {
-        count_block<kAnd>(p, q, i, block, q.bits, distances);
-        for (int32_t& distance : distances) distance = int32_t(q.bits) - distance;
-      }
-      append_near(near, i, block, distances, size, q.bits);
-      fullest = near.counts[i] > fullest ? near.counts[i] : fullest;
-    }
+    int32_t limit = reach(near, query);
+    // random codes differ in half of their bits: only a limit well below that can be passed within the first level
+    bool prune = Rows::kXors && lines.first_level < lines.words && limit * 9 < lines.first_level * 256;
+    if (prune && !near_block<Rows, 0>(lines, code, lines.first_level, q.bits, limit, block, query == 0, distances))
+      continue;
+    if (near_block<Rows, kWords>(lines, code, lines.words, q.bits, limit, block, query == 0, distances))
+      append_near(near, query, block, distances, last - block < kBlock ? last - block : kBlock, q.bits);
+  }
+}
+
+typedef void ScanRun(const Lines&, const BitQueries&, int64_t, int64_t, int64_t, const Nearest&);
+
+template <class Rows>
+inline ScanRun& scan_run_of(const Lines& lines) {
+  if (lines.masked) return scan_run<Rows, 0>;
+  switch (lines.words) {
+    case 1: return scan_run<Rows, 1>;
+    case 2: return scan_run<Rows, 2>;
+    case 4: return scan_run<Rows, 4>;
+    case 8: return scan_run<Rows, 8>;
+    default: return scan_run<Rows, 0>;
+  }
+}
+
+constexpr int64_t kRunBytes = 32768;  // rows that stay in L1 while queries pass
+
+int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last, const Nearest& near) {
+  Lines lines(p, q.bits);
+  ScanRun& run = q.what == kAnd ? scan_run_of<Plain<kAnd>>(lines) : scan_run_of<Plain<kXor>>(lines);
+  int64_t longest = kRunBytes / (lines.words * 8) / kBlock * kBlock;
+  longest = q.n == 1 || longest < kBlock ? kBlock : longest > 4 * kBlock ? 4 * kBlock : longest;
+  for (int64_t block = first; block < last;) {
+    int64_t fullest = 0;
+    for (int64_t i = 0; i < q.n; i++) fullest = near.counts[i] > fullest ? near.counts[i] : fullest;
+    int64_t room = (near.room - fullest) / kBlock * kBlock, end = block + (room < longest ? room : longest);
+    if (room == 0) return block;
+    end = end < last ? end : last;
+    for (int64_t i = 0; i < q.n; i++) run(lines, q, i, block, end, near);
+    block = end;
   }
   return last;
 }

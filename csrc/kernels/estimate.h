@@ -49,9 +49,9 @@ struct Signs {
 
   template <int kDigits>
   static void sum_some(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
-    constexpr int kGroup = kNative == 16 ? 2 : 4;
-    for (int64_t row = 0; row < kBlock; row += kGroup * kF64) {
-      U64N counts[kDigits][kGroup];
+    constexpr int kSome = kNative == 16 ? 2 : 4;  // vectors: their sums fill the registers
+    for (int64_t row = 0; row < kBlock; row += kSome * kF64) {
+      U64N counts[kDigits][kSome];
       for (auto& some : counts)
         for (U64N& count : some) count = U64N{};
       const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
@@ -59,15 +59,15 @@ struct Signs {
         int64_t wide = word_width(p.bounds, level);
         const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
         for (int64_t word = 0; word < wide; word++, line += kBlock, codes++) {
-          for (int i = 0; i < kGroup * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
-          for (int i = 0; i < kGroup; i++) {
+          for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
+          for (int i = 0; i < kSome; i++) {
             U64N rows = load<U64N>(line + i * kF64);
             for (int digit = 0; digit < kDigits; digit++)
-              counts[digit][i] += popcount(rows & codes[digit * q.width]);
+              counts[digit][i] += lane_sums(some_ones(rows & codes[digit * q.width]));
           }
         }
       }
-      for (int i = 0; i < kGroup; i++) {
+      for (int i = 0; i < kSome; i++) {
         U64N sum = -counts[kDigits - 1][i];
         for (int digit = kDigits - 2; digit >= 0; digit--) sum = sum + sum + counts[digit][i];
         store(sums + row + i * kF64, __builtin_convertvector(sum, I32Half));
