@@ -239,8 +239,8 @@ int64_t nibble_width(int64_t dims) { return (dims + 7) / 8 * 4; }
 int64_t byte_width(int64_t dims) { return (dims + 3) / 4 * 4; }
 int64_t blocks(int64_t rows) { return (rows + 63) / 64 * 64; }
 
-Words words_of(const Array<uint64_t>& words, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-               int64_t levels, int64_t rows) {
+Words words_of(const Array<uint64_t>& words, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t levels,
+               int64_t rows) {
   check_levels(starts, bounds, levels, blocks(rows), words.size(), word_width);
   return {words.data(), starts.data(), bounds.data(), bounds.size()};
 }
@@ -248,9 +248,12 @@ Words words_of(const Array<uint64_t>& words, const Array<int64_t>& starts, const
 BitQueries bit_queries_of(const Array<uint64_t>& queries, const Array<int64_t>& bounds, int64_t bits, int what,
                           int64_t& levels) {
   int64_t width = 0;
-  for (levels = 0; levels < bounds.size() && (levels ? bounds.data()[levels - 1] : 0) < bits; levels++)
-    width += word_width(bounds.data()[levels] - (levels ? bounds.data()[levels - 1] : 0));
-  need(bits >= 1 && bits <= bounds.data()[bounds.size() - 1] && what >= 0 && what <= 2, "bits must be within the codes");
+  for (levels = 0; levels < bounds.size() && (levels ? bounds.data()[levels - 1] : 0) < bits; levels++) {
+    int64_t end = bounds.data()[levels] < bits ? bounds.data()[levels] : bits;
+    width += word_width(end - (levels ? bounds.data()[levels - 1] : 0));
+  }
+  need(bits >= 1 && bits <= bounds.data()[bounds.size() - 1] && what >= 0 && what <= 2,
+       "bits must be within the codes");
   need(queries.ndim() == 2 && queries.shape(1) >= width, "queries are narrower than the levels read");
   return {queries.data(), queries.shape(0), queries.shape(1), bits, what};
 }
@@ -320,9 +323,8 @@ void bind_bits(py::module_& m, const Kernels& k) {
       },
       py::arg("words").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(), py::arg("bits"),
       py::arg("queries").noconvert(), py::arg("what"), py::arg("k"), py::arg("in_order"), py::arg("first"),
-      py::arg("last"), py::arg("histograms").noconvert(), py::arg("limits").noconvert(),
-      py::arg("totals").noconvert(), py::arg("rows").noconvert(), py::arg("distances").noconvert(),
-      py::arg("counts").noconvert());
+      py::arg("last"), py::arg("histograms").noconvert(), py::arg("limits").noconvert(), py::arg("totals").noconvert(),
+      py::arg("rows").noconvert(), py::arg("distances").noconvert(), py::arg("counts").noconvert());
   m.def(
       "order_bits",
       [&k](Array<int32_t>& limits, Array<int32_t>& rows, Array<int32_t>& distances, Array<int64_t>& counts,
@@ -334,7 +336,7 @@ void bind_bits(py::module_& m, const Kernels& k) {
         for (int64_t i = 0; i < n; i++)
           need(limits.data()[i] >= -1 && limits.data()[i] + 2 <= places.size() && counts.data()[i] <= rows.shape(1),
                "places must have room for the largest limit");
-        Nearest near{nullptr,        output(limits), nullptr,       output(rows),  output(distances),
+        Nearest near{nullptr,        output(limits), nullptr,       output(rows), output(distances),
                      output(counts), rows.shape(1),  best.shape(1), false};
         int64_t* counters = output(places);
         int32_t *to_rows = output(best_rows), *to = output(best);
@@ -366,8 +368,8 @@ void bind_codes(py::module_& m, const Kernels& k) {
         uint64_t* to = output(words);
         uint16_t* to_factors = output(factors);
         py::gil_scoped_release release;
-        k.pack_signs(x.data(), x.shape(0), d, center.data(), bounds.data(), bounds.size(), starts.data(), metric,
-                     first, to, to_factors, capacity);
+        k.pack_signs(x.data(), x.shape(0), d, center.data(), bounds.data(), bounds.size(), starts.data(), metric, first,
+                     to, to_factors, capacity);
       },
       py::arg("x").noconvert(), py::arg("center").noconvert(), py::arg("bounds").noconvert(),
       py::arg("starts").noconvert(), py::arg("metric"), py::arg("first"), py::arg("words").noconvert(),
@@ -416,8 +418,7 @@ struct Coded {
   CodeQuery query(const Array<Q>& query, const CodePlane& p, int64_t shift, float a) const {
     bool digits = query.ndim() == 2;
     int64_t width = query.shape(query.ndim() - 1), count = digits ? query.shape(0) : 1, needed = 0;
-    for (int64_t l = 0; l < p.levels; l++)
-      needed += (p.bounds[l] - (l ? p.bounds[l - 1] : 0) + 63) / 64 * query_step;
+    for (int64_t l = 0; l < p.levels; l++) needed += (p.bounds[l] - (l ? p.bounds[l - 1] : 0) + 63) / 64 * query_step;
     need(width >= needed && (!digits || (count >= 4 && count <= 8 && count != 7)),
          "the query is narrower than the levels, or has not 4, 5, 6 or 8 digits");
     return {query.data(), count, width, shift, a};
@@ -429,9 +430,9 @@ void bind_coded(py::module_& m, const std::string& suffix, const Coded<T, Q, F>&
                 ListCodes& list) {
   m.def(("scan_" + suffix).c_str(),
         [coded, &scan](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-                       int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift,
-                       float a, float threshold, int64_t first, int64_t last, Array<int32_t>& rows,
-                       Array<int32_t>& sums, Array<float>& values, Array<int64_t>& counts) {
+                       int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,
+                       float threshold, int64_t first, int64_t last, Array<int32_t>& rows, Array<int32_t>& sums,
+                       Array<float>& values, Array<int64_t>& counts) {
           CodePlane p = coded.plane(codes, starts, bounds, levels, factors, mode, last);
           CodeQuery q = coded.query(query, p, shift, a);
           need(first >= 0 && first % 64 == 0 && counts.size() == 1, "first must be a block");
@@ -445,9 +446,9 @@ void bind_coded(py::module_& m, const std::string& suffix, const Coded<T, Q, F>&
         py::arg("last"), py::arg("rows").noconvert(), py::arg("sums").noconvert(), py::arg("values").noconvert(),
         py::arg("counts").noconvert());
   m.def(("list_" + suffix).c_str(),
-        [coded, &list](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-                       int64_t begin, int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query,
-                       int64_t shift, float a, Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values) {
+        [coded, &list](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t begin,
+                       int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,
+                       Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values) {
           int64_t last = 0;
           for (int64_t i = 0; i < rows.size(); i++) {
             int64_t row = rows.data()[i];
@@ -463,8 +464,8 @@ void bind_coded(py::module_& m, const std::string& suffix, const Coded<T, Q, F>&
         },
         py::arg(coded.codes).noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
         py::arg("begin"), py::arg("levels"), py::arg(sizeof(F) == 2 ? "factors" : "stats").noconvert(),
-        py::arg(coded.mode), py::arg("query").noconvert(), py::arg("shift"), py::arg("a"),
-        py::arg("rows").noconvert(), py::arg("sums").noconvert(), py::arg("values").noconvert());
+        py::arg(coded.mode), py::arg("query").noconvert(), py::arg("shift"), py::arg("a"), py::arg("rows").noconvert(),
+        py::arg("sums").noconvert(), py::arg("values").noconvert());
 }
 
 void bind_estimates(py::module_& m, const Kernels& k) {

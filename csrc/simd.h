@@ -33,7 +33,7 @@ typedef uint16_t U16Half __attribute__((vector_size(kNative / 2)));
 typedef int32_t I32Half __attribute__((vector_size(kNative / 2)));
 typedef float F32Half __attribute__((vector_size(kNative / 2)));
 constexpr int kF32 = kNative / 4, kF64 = kNative / 8;  // lanes
-constexpr int kParts = 16 / kF32;  // native vectors in 16 lanes of 32 bits
+constexpr int kParts = 16 / kF32;                      // native vectors in 16 lanes of 32 bits
 constexpr int kDoubles = 16 / kF64;
 
 template <class V, class T>
@@ -103,8 +103,8 @@ inline U64N some_ones(U64N x) {
 #if defined(__AVX512VPOPCNTDQ__)
   return (U64N)_mm512_popcnt_epi64((__m512i)x);
 #elif defined(__AVX2__)
-  const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
-                                          2, 3, 2, 3, 3, 4);
+  const __m256i counts =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
   const __m256i low = _mm256_set1_epi8(15);
   __m256i a = _mm256_shuffle_epi8(counts, _mm256_and_si256((__m256i)x, low));
   __m256i b = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16((__m256i)x, 4), low));

@@ -1,6 +1,6 @@
-// Binary codes: sign bits, planes of words, counts and top-k by counting; specification: python/nestvec/kernels/bits.py.
-// One query is bound by reading the plane; many by counting: 3 instructions per 8 rows and word on AVX-512. Blocks of 64
-// rows stay in L1 while all queries pass.
+// Binary codes: sign bits, planes of words, counts and top-k by counting; specification:
+// python/nestvec/kernels/bits.py. One query is bound by reading the plane; many by counting: 3 instructions per 8 rows
+// and word on AVX-512. Blocks of 64 rows stay in L1 while all queries pass.
 #pragma once
 #include "../kernels.h"
 #include "../simd.h"
@@ -9,7 +9,7 @@ namespace nestvec {
 namespace {
 
 enum What { kXor, kAnd, kOr };
-constexpr int64_t kWordsAhead = 256;  // words that prefetching is ahead
+constexpr int64_t kWordsAhead = 256;            // words that prefetching is ahead
 constexpr int64_t kMaxWords = 65536 / 64 + 32;  // bits, and levels that end within a word
 
 inline uint64_t reversed(uint64_t x) {
@@ -70,7 +70,8 @@ void pack_words(const uint8_t* codes, int64_t n, int64_t width, const int64_t* b
     for (int64_t level = 0; level < levels; level++) {
       int64_t wide = word_width(bounds, level), bit = level ? bounds[level - 1] : 0;
       uint64_t* to = words + starts[level] + at / kBlock * kBlock * wide + at % kBlock;
-      for (; bit < bounds[level]; bit += 64, to += kBlock) *to = word_at(codes, width, bit) & word_mask(bounds[level] - bit);
+      for (; bit < bounds[level]; bit += 64, to += kBlock)
+        *to = word_at(codes, width, bit) & word_mask(bounds[level] - bit);
     }
 }
 
@@ -121,8 +122,7 @@ inline void count_rows(const Lines& lines, const uint64_t* query, int64_t words,
     const uint64_t* line = lines.at[word] + block / kBlock * lines.step[word] + row;
     uint64_t mask = !kWords && lines.masked && word == lines.words - 1 ? lines.tail : ~uint64_t(0);
     for (int64_t i = 0; prefetch && i < kGroupRows; i += 8) __builtin_prefetch(line + i + kWordsAhead);
-    for (int i = 0; i < kGroup; i++)
-      bytes[i] += Rows::ones(line + i * kF64, query[word], kWords ? ~uint64_t(0) : mask);
+    for (int i = 0; i < kGroup; i++) bytes[i] += Rows::ones(line + i * kF64, query[word], kWords ? ~uint64_t(0) : mask);
     if (kWholeLanes || kWords || ++pending < kMostOnes) continue;
     for (int i = 0; i < kGroup; i++) {
       counts[i] += lane_sums(bytes[i]);
@@ -234,11 +234,16 @@ template <class Rows>
 inline ScanRun& scan_run_of(const Lines& lines) {
   if (lines.masked) return scan_run<Rows, 0>;
   switch (lines.words) {
-    case 1: return scan_run<Rows, 1>;
-    case 2: return scan_run<Rows, 2>;
-    case 4: return scan_run<Rows, 4>;
-    case 8: return scan_run<Rows, 8>;
-    default: return scan_run<Rows, 0>;
+    case 1:
+      return scan_run<Rows, 1>;
+    case 2:
+      return scan_run<Rows, 2>;
+    case 4:
+      return scan_run<Rows, 4>;
+    case 8:
+      return scan_run<Rows, 8>;
+    default:
+      return scan_run<Rows, 0>;
   }
 }
 

@@ -1,5 +1,6 @@
-// Signs and high halves of int8 codes, with the factors of their estimates; specification: python/nestvec/kernels/codes.py.
-// Cost per row: float64 arithmetic, about 12 vector operations per 16 dims; it is paid once, when a row is added.
+// Signs and high halves of int8 codes, with the factors of their estimates; specification:
+// python/nestvec/kernels/codes.py. Cost per row: float64 arithmetic, about 12 vector operations per 16 dims; it is paid
+// once, when a row is added.
 #pragma once
 #include "bits.h"
 #include "convert.h"

@@ -77,10 +77,14 @@ struct Signs {
 
   static void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
     switch (q.digits) {
-      case 4: return sum_some<4>(p, q, block, sums);
-      case 5: return sum_some<5>(p, q, block, sums);
-      case 6: return sum_some<6>(p, q, block, sums);
-      default: return sum_some<kMaxDigits>(p, q, block, sums);
+      case 4:
+        return sum_some<4>(p, q, block, sums);
+      case 5:
+        return sum_some<5>(p, q, block, sums);
+      case 6:
+        return sum_some<6>(p, q, block, sums);
+      default:
+        return sum_some<kMaxDigits>(p, q, block, sums);
     }
   }
 

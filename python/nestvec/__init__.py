@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from .backends import use
+from .binary import BinaryIndex
+from .bits import (
+    as_ubinary,
+    hamming,
+    hamming_topk,
+    intersection,
+    intersection_topk,
+    jaccard,
+    jaccard_topk,
+    pack_bits,
+)
 from .index import NestedIndex
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 
-__all__ = ["NestedIndex", "__version__", "prefix_scores", "prefix_topk", "show_config", "use"]
+__all__ = [
+    "BinaryIndex",
+    "NestedIndex",
+    "__version__",
+    "as_ubinary",
+    "hamming",
+    "hamming_topk",
+    "intersection",
+    "intersection_topk",
+    "jaccard",
+    "jaccard_topk",
+    "pack_bits",
+    "prefix_scores",
+    "prefix_topk",
+    "show_config",
+    "use",
+]
 
 
 def __getattr__(name: str) -> str:

@@ -134,13 +134,13 @@ def one_of(value: Any, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-def level_bounds(levels: Any, d: int) -> Array:
+def level_bounds(levels: Any, d: int, smallest: int = 64) -> Array:
     """Ends of the nesting levels, ascending, the last one d.
 
-    By default 64, 128, 256, 512, ... below d, and d.
+    By default `smallest`, twice that, four times that, ... below d, and d.
     """
     if levels is None:
-        chosen = [bound for bound in (64 << i for i in range(11)) if bound < d]
+        chosen = [bound for bound in (smallest << i for i in range(11)) if bound < d]
     else:
         try:
             given = list(levels)
@@ -184,6 +184,53 @@ def queries(q: Any, d: int, dims: int) -> Array:
         wanted = f"{d}" if dims == d else f"{d} (or the {dims} searched)"
         raise ValueError(f"q has {array.shape[1]} dims, the rows have {wanted}")
     return to_float32(array[:, :dims], "q")
+
+
+def codes(x: Any, name: str, bits: int | None = None, *, single: bool = False) -> Array:
+    """Packed codes as C-contiguous ``(n, ceil(bits / 8))`` uint8; without `bits`, of any width.
+
+    Raises
+    ------
+    TypeError
+        Unless uint8.
+    ValueError
+        For another width, or a one bit beyond the code's end, naming its row.
+    """
+    array = _as_numpy(x, name)
+    if array.dtype != np.uint8:
+        hint = "; as_ubinary converts signed codes" if array.dtype == np.int8 else "; pack_bits makes codes of floats"
+        raise TypeError(f"{name} has dtype {array.dtype}, packed codes are uint8{hint}")
+    if single and array.ndim == 1:
+        array = array[None, :]
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a 2-D array (n, bytes), got {array.ndim} dimension(s) of shape {array.shape}")
+    if array.shape[1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}: codes need at least one byte")
+    if array.shape[1] > MAX_DIMS // 8:
+        raise ValueError(f"{name} has {array.shape[1] * 8} bits; codes have at most {MAX_DIMS}")
+    if bits is not None:
+        if array.shape[1] != -(-bits // 8):
+            raise ValueError(
+                f"{name} has codes of {array.shape[1] * 8} bits, {bits} are needed ({-(-bits // 8)} bytes)"
+            )
+        beyond = array[:, -1] & (0xFF >> (bits % 8 or 8))
+        if beyond.any():
+            row = int(np.flatnonzero(beyond)[0])
+            raise ValueError(f"{name} has a one bit beyond bit {bits} in row {row}; codes of {bits} bits end in zeros")
+    return np.ascontiguousarray(array)
+
+
+def signs(x: Any, name: str, d: int | None = None, *, single: bool = False, first_row: int = 0) -> Array:
+    """Vectors as C-contiguous float32, or float64 where float32 could change a sign; finite."""
+    array = vectors(x, name, d, single=single)
+    if array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype.itemsize >= 8):
+        wide = np.require(array, np.float64, ["C", "A"])
+        if not np.isfinite(wide).all():
+            row, column = (int(at[0]) for at in np.nonzero(~np.isfinite(wide)))
+            where = f"row {first_row + row}, column {column}"
+            raise ValueError(f"{name} holds {wide[row, column]} at {where}; only finite values can be packed")
+        return wide
+    return to_float32(array, name, first_row)
 
 
 def readable_rows(array: Array) -> tuple[Array, str]:

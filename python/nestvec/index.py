@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
+from . import arrays, backends
+from .container import Container
 from .parallel import threads_for
-from .planes import BLOCK, Segment, aligned, padded
+from .planes import BLOCK, Segment, aligned
 from .search import ROW_SUFFIX, Part, Task, as_results, top_k, widened
 
 Array = npt.NDArray[Any]
 
 STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}  # half types are kept as their bits
-SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
-ADD_ROWS = 4096  # rows converted and packed at a time
 
 
-class Stored(NamedTuple):
-    """A segment and how many of its rows count."""
-
-    segment: Segment
-    n: int
-
-
-class Contents(NamedTuple):
-    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of an `add`."""
-
-    stored: tuple[Stored, ...]
-    next_id: int
-
-
-class NestedIndex:
+class NestedIndex(Container[Segment]):
     """Exact top-k over nested (Matryoshka) vectors, at any number of leading dims.
 
     Each level keeps an int8 plane of its dims and bounds on what the codes leave out. A search scans the planes, then
@@ -80,9 +63,7 @@ class NestedIndex:
         self._bounds = arrays.level_bounds(levels, self._d)
         self._metric = arrays.one_of(metric, "metric", tuple(arrays.METRICS))
         self._row_type = arrays.one_of(rows, "rows", arrays.ROW_TYPES)
-        self._contents = Contents((), 0)
-        self._positions: dict[int, int] | None = None  # id to position, once ids were given
-        self._writing = threading.Lock()
+        super().__init__()
 
     @property
     def d(self) -> int:
@@ -104,23 +85,11 @@ class NestedIndex:
         """Type of the stored rows."""
         return self._row_type
 
-    @property
-    def ntotal(self) -> int:
-        """Number of stored vectors."""
-        return sum(n for _, n in self._contents.stored)
-
-    def __len__(self) -> int:
-        return self.ntotal
-
     def __repr__(self) -> str:
         return (
             f"NestedIndex(d={self.d}, levels={self.levels}, metric={self.metric!r}, rows={self.rows!r}, "
             f"ntotal={self.ntotal})"
         )
-
-    def memory_usage(self) -> int:
-        """Bytes of memory held: rows, planes, bounds and ids, room for further rows included."""
-        return sum(segment.nbytes for segment, _ in self._contents.stored)
 
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append vectors; after an error the index is as it was.
@@ -142,20 +111,7 @@ class NestedIndex:
             A dtype that holds no real numbers.
         """
         x = arrays.vectors(x, "x", self._d)
-        given = None if ids is None else arrays.int64_ids(ids, len(x))
-        workers = threads_for(threads, len(x) * self._d * 8)
-        with self._writing:
-            self._refuse_known(given, len(x))
-            stored, written = list(self._contents.stored), 0
-            undo = [(s, s.blocks[:, n // BLOCK :].copy(), n // BLOCK) for s, n in stored[-1:] if n < s.capacity]
-            try:
-                while written < len(x):
-                    written += self._append(stored, x, written, given, workers)
-            except BaseException:
-                for segment, maxima, block in undo:
-                    segment.blocks[:, block:] = maxima
-                raise
-            self._commit(stored, given, len(x))
+        self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
     def search(self, q: Any, k: int, *, dims: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
         """The k best rows for each query, exactly.
@@ -207,62 +163,26 @@ class NestedIndex:
         KeyError
             For an id that is not in the index.
         """
-        wanted = np.asarray(ids)
-        if wanted.dtype.kind not in "iu" and wanted.size:
-            raise TypeError(f"ids must be integers, got dtype {wanted.dtype}")
-        result = np.empty((wanted.size, self._d), np.float32)
-        for at, wanted_id in enumerate(wanted.reshape(-1).tolist()):
-            segment, position = self._locate(wanted_id)
-            result[at] = widened(segment.rows[position : position + 1], self._row_type)[0]
-        return result.reshape(*wanted.shape, self._d)
+        return self._gather(ids, self._d, np.float32, self._read)
 
-    def _locate(self, wanted: int) -> tuple[Segment, int]:
-        position = wanted if self._positions is None else self._positions.get(wanted, -1)
-        for segment, n in self._contents.stored:
-            if 0 <= position < n:
-                return segment, position
-            position -= n
-        raise KeyError(f"id {wanted} is not in the index")
+    def _read(self, segment: Segment, row: int) -> Array:
+        return widened(segment.rows[row : row + 1], self._row_type)[0]
 
-    def _refuse_known(self, given: Array | None, count: int) -> None:
-        if given is None:
-            if self._contents.next_id + count > 2**63:
-                raise ValueError(f"no int64 id is left above {self._contents.next_id - 1}; pass ids=")
-            return
-        known = range(self._contents.next_id) if self._positions is None else self._positions
-        for new in given.tolist():
-            if new in known:
-                raise ValueError(f"id {new} is in the index already; ids must be unique")
-
-    def _append(self, stored: list[Stored], x: Array, at: int, given: Array | None, workers: int) -> int:
-        """Write rows of `x` from `at` on into the last segment, or a new one; how many went in."""
-        next_id = self._contents.next_id + at
-        if not stored or not self._fits(stored[-1], given, next_id):
-            stored.append(Stored(self._new_segment(len(x) - at, given, next_id), 0))
-        segment, n = stored[-1]
-        count = min(len(x) - at, segment.capacity - n)
-        if given is not None:
-            segment.ids[n : n + count] = given[at : at + count]
-        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, ADD_ROWS)})  # a block has one writer
-        spans = list(pairwise(cuts))
-        parallel.run(lambda span: self._write(segment, x, at - n, *span), spans, workers)
-        stored[-1] = Stored(segment, n + count)
-        return count
-
-    def _fits(self, last: Stored, given: Array | None, next_id: int) -> bool:
-        segment, n = last
-        consecutive = segment.ids.size == 0 and segment.base + n == next_id
-        return n < segment.capacity and (consecutive if given is None else segment.ids.size > 0)
-
-    def _new_segment(self, count: int, given: Array | None, base: int) -> Segment:
-        growth = max(int(self.ntotal * GROWTH), SMALLEST)
-        capacity = padded(min(max(count, growth), arrays.MAX_ROWS), BLOCK)
+    def _allocate(self, capacity: int, ids: Array, base: int) -> Segment:
         rows = aligned((capacity, self._d), STORED[self._row_type])
-        ids = np.empty(0 if given is None else capacity, np.int64)
-        return Segment.allocate(rows, capacity, self._bounds, ids, base if given is None else 0)
+        return Segment.allocate(rows, capacity, self._bounds, ids, base)
+
+    def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:
+        block = n // BLOCK
+        maxima = segment.blocks[:, block:].copy()
+
+        def restore() -> None:
+            segment.blocks[:, block:] = maxima
+
+        return restore
 
     def _write(self, segment: Segment, x: Array, shift: int, first: int, last: int) -> None:
-        """Rows [first, last) of a segment from the same rows of `x`, shifted: stored rows, codes and bounds."""
+        """Stored rows, codes and bounds."""
         source = x[first + shift : last + shift]
         values = arrays.to_float32(source, "x", first + shift)
         kernels = backends.current()
@@ -274,13 +194,3 @@ class NestedIndex:
             arrays.refuse_overflow(target, source, self._row_type, first + shift)
             values = widened(target, self._row_type)
         kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
-
-    def _commit(self, stored: list[Stored], given: Array | None, count: int) -> None:
-        before, total = self._contents.next_id, self.ntotal
-        if given is not None and self._positions is None:
-            self._positions = {row_id: row_id for row_id in range(total)}
-        if self._positions is not None:
-            new = range(before, before + count) if given is None else given.tolist()
-            self._positions.update(zip(new, range(total, total + count), strict=True))
-        highest = before + count if given is None else max(given.tolist(), default=-1) + 1
-        self._contents = Contents(tuple(stored), max(before, highest))

@@ -322,9 +322,7 @@ def _estimate(t: Any, f: Any, g: Any, lifted: bool, a: Any) -> Any:
 
 
 @njit
-def _append(
-    row: int, total: Any, value: Any, threshold: float, rows: Any, sums: Any, values: Any, counts: Any
-) -> None:
+def _append(row: int, total: Any, value: Any, threshold: float, rows: Any, sums: Any, values: Any, counts: Any) -> None:
     if value >= np.float32(threshold):
         rows[counts[0]] = row
         sums[counts[0]] = total

@@ -1,0 +1,238 @@
+"""`BinaryIndex`: binary codes stored once, searched exactly by Hamming distance at any prefix of their bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arrays, backends, parallel
+from .bits import merged, pack_signs
+from .container import Container
+from .nearest import XOR, BitPart, BitTask, nearest, query_words
+from .parallel import threads_for
+from .planes import Words, level_widths
+
+Array = npt.NDArray[Any]
+
+RANGE_ROWS = 65_536  # rows whose distances are looked through at a time
+
+
+@dataclass(frozen=True)
+class BitSegment:
+    """A run of codes."""
+
+    words: Words
+    capacity: int
+    ids: Array
+    base: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.words.nbytes + self.ids.nbytes)
+
+
+class BinaryIndex(Container[BitSegment]):
+    """Exact top-k by Hamming distance over binary codes, at any prefix of their bits.
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a code, 1 to 65,536.
+    levels : iterable of int, optional
+        Nesting boundaries in bits, ascending; `bits` is added. Default: 128, 256, 512, ... below `bits`. A search reads
+        only the levels its prefix touches; a prefix that ends within a level is masked.
+    thresholds : (bits,) array, optional
+        What vectors are compared with when they are packed on entry; default 0.
+
+    Notes
+    -----
+    Memory is ``bits / 8`` bytes a code, each level rounded up to 8 bytes. Any number of threads may search while one adds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nestvec as nv
+    >>> x = np.random.default_rng(0).standard_normal((1000, 256), dtype=np.float32)
+    >>> index = nv.BinaryIndex(256)
+    >>> index.add(nv.pack_bits(x))
+    >>> D, I = index.search(nv.pack_bits(x[:2]), k=3, bits=100)
+    >>> D[:, 0].tolist(), I[:, 0].tolist()
+    ([0, 0], [0, 1])
+    """
+
+    def __init__(self, bits: int, levels: Iterable[int] | None = None, thresholds: Any = None) -> None:
+        self._bits = arrays.integer(bits, "bits", 1, arrays.MAX_DIMS)
+        self._bounds = arrays.level_bounds(levels, self._bits, smallest=128)
+        given = np.zeros(self._bits) if thresholds is None else thresholds
+        self._thresholds = arrays.signs(given, "thresholds", self._bits, single=True).reshape(-1).astype(np.float64)
+        if self._thresholds.size != self._bits:
+            raise ValueError(f"thresholds must be ({self._bits},), got shape {np.shape(thresholds)}")
+        super().__init__()
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self._bits
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Nesting boundaries in bits, ascending; the last is `bits`."""
+        return tuple(self._bounds.tolist())
+
+    def __repr__(self) -> str:
+        return f"BinaryIndex(bits={self.bits}, levels={self.levels}, ntotal={self.ntotal})"
+
+    def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
+        """Append codes; after an error the index is as it was.
+
+        Parameters
+        ----------
+        x : (n, ceil(bits / 8)) uint8, or (n, bits) array
+            Packed codes, or vectors of any float dtype, which `pack_bits` packs.
+        ids : (n,) int64, optional
+            Unique, not negative. Default: consecutive, from one above the largest id so far.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Codes of another width (in bits), one bits beyond their end; NaN or Inf in vectors; repeated ids.
+        TypeError
+            Integers other than uint8.
+        """
+        rows = self._codes(x, "x", single=False)
+        self._add(rows, ids, threads_for(threads, rows.size))
+
+    def search(self, q: Any, k: int, *, bits: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
+        """The k nearest codes of each query, exactly.
+
+        Parameters
+        ----------
+        q : (nq, ceil(bits / 8)) uint8, or (nq, bits) array
+            As `add` takes them; a single one is one query.
+        k : int
+            Results per query, at least 1.
+        bits : int, optional
+            Leading bits to compare, 1 to `bits`; default all.
+        threads : int, optional
+            Default: all cores this process may use, one for little work.
+
+        Returns
+        -------
+        D : (nq, k) int32
+            Hamming distances, ascending.
+        I : (nq, k) int64
+            Ids, ties by smaller id. Where fewer than k codes exist: id -1 and the largest int32.
+
+        Raises
+        ------
+        ValueError
+            Empty index, k < 1, `bits` out of range, codes of another width (in bits).
+        TypeError
+            Codes that are not uint8, a `k` or `bits` that is no integer.
+        """
+        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
+        k = arrays.result_count(k)
+        queries, parts, total = self._ready(q, used)
+        workers = threads_for(threads, len(queries) * total * used // 8)
+        found = nearest(parts, BitTask(queries, min(k, total), used, XOR), workers)
+        return merged([found], len(queries), k)
+
+    def range_search(
+        self, q: Any, radius: int, *, bits: int | None = None, threads: int | None = None
+    ) -> tuple[Array, Array, Array]:
+        """All codes within a distance.
+
+        Parameters
+        ----------
+        q, bits, threads
+            As for `search`.
+        radius : int
+            The largest distance that counts, at least 0.
+
+        Returns
+        -------
+        lims : (nq + 1,) int64
+            The results of query i are those from ``lims[i]`` to ``lims[i + 1]``.
+        D : (lims[-1],) int32
+        I : (lims[-1],) int64
+            Distances and ids, for each query by distance and then id.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `search`.
+        """
+        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
+        limit = arrays.integer(radius, "radius", 0)
+        queries, parts, total = self._ready(q, used)
+        spans = [
+            part._replace(first=at, last=min(at + RANGE_ROWS, part.last))
+            for part in parts
+            for at in range(part.first, part.last, RANGE_ROWS)
+        ]
+
+        def within(part: BitPart) -> tuple[Array, Array, Array]:
+            counts = np.empty((len(queries), part.last - part.first), np.int32)
+            words = part.words
+            count = backends.current().count_bits
+            count(words.words, words.starts, words.bounds, used, queries, XOR, part.first, part.last, counts)
+            query, row = np.nonzero(counts <= limit)
+            ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
+            return query, counts[query, row], ids
+
+        found = parallel.run(within, spans, threads_for(threads, len(queries) * total * used // 8))
+        query, distances, ids = (np.concatenate(some) for some in zip(*found, strict=True))
+        order = np.lexsort((ids, distances, query))
+        lims = np.searchsorted(query[order], np.arange(len(queries) + 1))
+        return lims.astype(np.int64), distances[order], ids[order]
+
+    def reconstruct(self, ids: Any) -> Array:
+        """Codes by id: (bytes,) uint8 for one id, (n, bytes) for an array of ids.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        """
+        return self._gather(ids, -(-self._bits // 8), np.uint8, self._read)
+
+    def _codes(self, x: Any, name: str, *, single: bool) -> Array:
+        """Codes as given, or of vectors."""
+        array = np.asarray(x) if isinstance(x, (list, tuple)) else x
+        dtype = getattr(array, "dtype", None)
+        if dtype is not None and isinstance(dtype, np.dtype) and dtype.kind in "iub":
+            return arrays.codes(array, name, self._bits, single=single)
+        values = arrays.signs(array, name, self._bits, single=single)
+        codes = np.empty((len(values), -(-self._bits // 8)), np.uint8)
+        pack_signs(values, self._thresholds, codes)
+        return codes
+
+    def _ready(self, q: Any, used: int) -> tuple[Array, list[BitPart], int]:
+        queries = query_words(self._codes(q, "q", single=True), self._bounds, used)
+        stored = self._contents.stored
+        if sum(n for _, n in stored) == 0:
+            raise ValueError("the index is empty; add codes before searching")
+        return queries, [BitPart(s.words, 0, n, s.ids, s.base) for s, n in stored], sum(n for _, n in stored)
+
+    def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
+        return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)
+
+    def _write(self, segment: BitSegment, x: Array, shift: int, first: int, last: int) -> None:
+        words = segment.words
+        backends.current().pack_words(x[first + shift : last + shift], self._bounds, words.starts, first, words.words)
+
+    def _read(self, segment: BitSegment, row: int) -> Array:
+        words, bits, begin = segment.words, [], 0
+        for start, width, end in zip(words.starts, level_widths(self._bounds, 64) // 64, self._bounds, strict=True):
+            at = start + row // 64 * 64 * width + row % 64 + 64 * np.arange(width)
+            level = np.unpackbits(words.words[at].astype(">u8").view(np.uint8))
+            bits.append(level[: end - begin])
+            begin = end
+        return np.packbits(np.concatenate(bits))

@@ -1,0 +1,164 @@
+"""Top-k by Hamming distance over planes of words: scans that count, in shares of rows or queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import backends, parallel
+from .planes import BLOCK, Words, level_widths, padded
+
+Array = npt.NDArray[Any]
+
+XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
+GROUP = 256  # queries per pass: their lists then stay in cache
+ROOM = 1024  # places in a query's list, at least
+SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+
+
+class BitPart(NamedTuple):
+    """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty."""
+
+    words: Words
+    first: int
+    last: int
+    ids: Array
+    base: int
+
+
+@dataclass(frozen=True)
+class BitTask:
+    """The `k` nearest of each of `queries` (nq, W) uint64 in the first `bits` bits, by what `scan_bits` counts."""
+
+    queries: Array
+    k: int
+    bits: int
+    what: int
+
+
+def query_words(codes: Array, bounds: Array, bits: int) -> Array:
+    """Packed codes as a scan of the first `bits` bits reads them: words of each level, zero from `bits` on."""
+    ends = np.append(bounds[bounds < bits], bits).astype(np.int64)
+    plane = Words.allocate(padded(max(len(codes), 1), BLOCK), ends)
+    backends.current().pack_words(codes, ends, plane.starts, 0, plane.words)
+    widths = level_widths(ends, 64) // 64
+    capacity = len(plane.words) // int(widths.sum())
+    parts = [
+        plane.words[start : start + capacity * width].reshape(-1, width, BLOCK).transpose(0, 2, 1).reshape(-1, width)
+        for start, width in zip(plane.starts, widths.tolist(), strict=True)
+    ]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1)[: len(codes)])
+
+
+def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Array, Array]:
+    """Distances (nq, m) int32 and ids int64 of the k nearest, by distance and then id; m is k or the number of rows."""
+    count = len(task.queries)
+    if count == 0 or not parts:
+        return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
+    if count < 4 * threads:
+        shares = _split(parts, threads)
+        return _best(parallel.run(partial(_search, task=task), shares, threads), task.k)
+    size = min(GROUP, -(-count // threads))
+    batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
+    found = parallel.run(lambda some: _search(parts, some), batches, threads)
+    return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
+
+
+def _split(parts: Sequence[BitPart], shares: int) -> list[list[BitPart]]:
+    return [list(parts)] if shares == 1 else [[some] for part in parts for some in _pieces(part, shares)]
+
+
+def _pieces(part: BitPart, count: int) -> list[BitPart]:
+    step = padded(-(-(part.last - part.first) // count), BLOCK)
+    return [
+        part._replace(first=at, last=min(at + step, part.last)) for at in range(part.first, part.last, max(step, BLOCK))
+    ]
+
+
+class _Lists:
+    """What a batch of queries has found; see `nestvec.kernels.bits.scan_bits`."""
+
+    def __init__(self, task: BitTask) -> None:
+        count, room = len(task.queries), max(ROOM, 2 * task.k + 4 * BLOCK)
+        self.histograms = np.zeros((count, task.bits + 1), np.int32)
+        self.limits = np.full(count, task.bits, np.int32)
+        self.totals = np.zeros(count, np.int64)
+        self.rows = np.empty((count, room), np.int32)
+        self.distances = np.empty((count, room), np.int32)
+        self.counts = np.zeros(count, np.int64)
+
+    def shrink(self, k: int, ids: Array) -> None:
+        """Make room: drop what is beyond the limit, then all but the k best where ties still fill half of a list."""
+        room = self.rows.shape[1]
+        for query in np.flatnonzero(self.counts > room - BLOCK):
+            kept = np.flatnonzero(self.distances[query, : self.counts[query]] <= self.limits[query])
+            if len(kept) > room // 2:
+                rows = self.rows[query, kept]
+                order = np.lexsort((ids[rows] if ids.size else rows, self.distances[query, kept]))
+                dropped = self.distances[query, kept[order[k:]]]
+                np.subtract.at(self.histograms[query], dropped, 1)
+                self.totals[query] -= len(dropped)
+                kept = np.sort(kept[order[:k]])
+            for array in (self.rows, self.distances):
+                array[query, : len(kept)] = array[query, kept]
+            self.counts[query] = len(kept)
+
+
+def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
+    lists, in_order = _Lists(task), all(part.ids.size == 0 for part in parts)
+    found = []
+    for part in parts:
+        lists.counts[:] = 0
+        _scan(part, task, lists, in_order)
+        found.append(_ordered(part, task, lists, in_order))
+    return _best(found, task.k)
+
+
+def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
+    scan = backends.current().scan_bits
+    at, chunk = part.first, BLOCK * 256
+    while at < part.last:
+        end, begun = min(part.last, at + chunk), perf_counter()
+        reached = scan(
+            part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
+            in_order, at, end, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances, lists.counts,
+        )  # fmt: skip
+        if reached < end:
+            lists.shrink(task.k, part.ids)
+        affordable = int((reached - at) * SLICE / max(perf_counter() - begun, 1e-6)) // BLOCK * BLOCK
+        chunk = max(BLOCK, min(8 * chunk, affordable))
+        at = int(reached)
+
+
+def _ordered(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> tuple[Array, Array]:
+    """The k nearest of one part: distances and ids."""
+    count, k = len(task.queries), min(task.k, part.last - part.first)
+    if in_order:
+        rows, distances = np.empty((count, k), np.int32), np.full((count, k), np.iinfo(np.int32).max, np.int32)
+        places = np.empty(task.bits + 2, np.int64)
+        order = backends.current().order_bits
+        order(lists.limits, lists.rows, lists.distances, lists.counts, places, rows, distances)
+        return distances, np.where(rows < 0, -1, rows.astype(np.int64) + part.base)
+    distances, ids = np.full((count, k), np.iinfo(np.int32).max, np.int32), np.full((count, k), -1, np.int64)
+    for query, found in enumerate(lists.counts):
+        rows = lists.rows[query, :found]
+        named = part.ids[rows] if part.ids.size else rows.astype(np.int64) + part.base
+        order = np.lexsort((named, lists.distances[query, :found]))[:k]
+        distances[query, : len(order)] = lists.distances[query, order]
+        ids[query, : len(order)] = named[order]
+    return distances, ids
+
+
+def _best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
+    """Several lists over different rows as one; where one ran out, its places come last."""
+    if len(found) == 1:
+        return found[0]
+    distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
+    order = np.lexsort((ids, distances), axis=1)[:, :k]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
