@@ -34,10 +34,10 @@ inline bool supports_avx2() {  // all of x86-64-v3, since the compiler may use a
          has(CpuId(7, 0).b, bit_AVX2 | bit_BMI | bit_BMI2) && has(CpuId(0x80000001, 0).c, bit_LZCNT);
 }
 
-inline bool supports_avx512() {  // x86-64-v4, VNNI and VPOPCNTDQ
+inline bool supports_avx512() {  // x86-64-v4, VNNI, VBMI and VPOPCNTDQ
   constexpr uint32_t kV4 = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL;
   return supports_avx2() && os_saves(0xE6) && has(CpuId(7, 0).b, kV4) &&
-         has(CpuId(7, 0).c, bit_AVX512VNNI | bit_AVX512VPOPCNTDQ);
+         has(CpuId(7, 0).c, bit_AVX512VNNI | bit_AVX512VBMI | bit_AVX512VPOPCNTDQ);
 }
 
 inline bool supports_amx() {

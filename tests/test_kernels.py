@@ -22,7 +22,7 @@ EPS = 2.0**-53
 LISTS = {  # what lies beyond `counts` is nobody's
     "scan": ("rows", "upper"),
     "scan_bits": ("rows", "distances"),
-    **{kernel: ("rows", "sums", "values") for kernel in ("scan_b1", "scan_i4", "scan_i8", "keep_best")},
+    **dict.fromkeys(("scan_b1", "scan_i4", "scan_i8", "keep_best"), ("rows", "sums", "values")),
     **{f"rescore_{suffix}": ("candidates", "upper") for suffix in ("f32", "f16", "bf16")},
 }
 

@@ -11,80 +11,175 @@ namespace nestvec {
 namespace {
 
 constexpr int kMaxDigits = 8;
-constexpr int64_t kRowsAhead = 8;
-
-// What becomes of the sums of 64 rows: estimate = (multiply * sum - shift) * f + g * a.
-struct Terms {
-  float f[kBlock], g[kBlock];
-};
+constexpr int64_t kRowsAhead = 24;
 
 inline int32_t weight_of(int64_t digit, int64_t digits) { return digit == digits - 1 ? -(1 << digit) : 1 << digit; }
 
-// bfloat16 factors of the prefix searched
+// F and G of the rows of a block, for `estimate`.
 struct HalfFactors {
   const uint16_t *f, *g;
+  bool lifted;
 
-  explicit HalfFactors(const CodePlane& p) {
+  explicit HalfFactors(const CodePlane& p) : lifted(p.mode) {
     f = static_cast<const uint16_t*>(p.factors) + (p.levels - 1) * p.capacity;
     g = f + p.stored * p.capacity;
   }
-  Terms terms(const CodePlane& p, int64_t block, int64_t) const {
-    Terms t{};
-    for (int64_t i = 0; i < kBlock; i++) t.f[i] = widen_one_bf16(f[block + i]);
-    for (int64_t i = 0; i < kBlock && p.mode; i++) t.g[i] = widen_one_bf16(g[block + i]);
-    return t;
-  }
-  void one(const CodePlane&, int64_t row, float& of, float& lift) const {
+  void load(int64_t, int64_t) {}
+  F32N factor(int64_t row) const { return widen(f + row); }
+  F32N lift(int64_t row) const { return widen(g + row); }
+  void one(int64_t row, float& of, float& by) const {
     of = widen_one_bf16(f[row]);
-    lift = widen_one_bf16(g[row]);
+    by = widen_one_bf16(g[row]);
   }
   void prefetch(int64_t row) const { __builtin_prefetch(f + row); }
-  static bool lifted(const CodePlane& p) { return p.mode; }
+
+  static F32N widen(const uint16_t* p) {
+    return (F32N)(__builtin_convertvector(nestvec::load<U16Half>(p), U32N) << 16);
+  }
+};
+
+// The same from the stats of an int8 plane.
+struct StatFactors {
+  Plane plane;
+  QueryBatch query{};
+  Block block;
+  bool lifted;
+
+  explicit StatFactors(const CodePlane& p)
+      : plane{nullptr, p.starts, static_cast<const float*>(p.factors), nullptr, p.stored, p.capacity},
+        lifted(p.mode == kL2) {
+    query.levels = p.levels;
+    query.metric = p.mode;
+  }
+  void load(int64_t first, int64_t last) { block = load_block(plane, query, first, last); }
+  F32N factor(int64_t row) const { return nestvec::load<F32N>(block.unit + row - block.first); }
+  F32N lift(int64_t row) const { return nestvec::load<F32N>(block.half + row - block.first); }
+  void one(int64_t row, float& of, float& by) {
+    load(row / kBlock * kBlock, row + 1);
+    of = block.unit[row % kBlock];
+    by = lifted ? block.half[row % kBlock] : 0;
+  }
+};
+
+template <int kDigits>
+inline void sum_digits(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
+  constexpr int kSome = kNative == 16 ? 2 : 4;  // vectors: their sums fill the registers
+  for (int64_t row = 0; row < kBlock; row += kSome * kF64) {
+    U64N counts[kDigits][kSome];
+    for (auto& some : counts)
+      for (U64N& count : some) count = U64N{};
+    const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
+    for (int64_t level = 0; level < p.levels; level++) {
+      int64_t wide = word_width(p.bounds, level);
+      const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
+      for (int64_t word = 0; word < wide; word++, line += kBlock, codes++) {
+        for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
+        for (int i = 0; i < kSome; i++) {
+          U64N rows = load<U64N>(line + i * kF64);
+          for (int digit = 0; digit < kDigits; digit++)
+            counts[digit][i] += lane_sums(some_ones(rows & codes[digit * q.width]));
+        }
+      }
+    }
+    for (int i = 0; i < kSome; i++) {
+      U64N sum = -counts[kDigits - 1][i];
+      for (int digit = kDigits - 2; digit >= 0; digit--) sum = sum + sum + counts[digit][i];
+      store(sums + row + i * kF64, __builtin_convertvector(sum, I32Half));
+    }
+  }
+}
+
+// A query's codes of up to 5 digits as sums over four dims for each value of four bits: 9 instructions per 8 rows and
+// word where digits need 15.
+struct SignTables {
+#if defined(__AVX512VBMI__)
+  static constexpr int64_t kMostWords = 64;
+  alignas(64) uint8_t tables[kMostWords][4][64];  // low and high halves of bytes 0-3 and of bytes 4-7
+  int64_t words = 0;
+  bool usable = false;
+
+  void prepare(const CodePlane& p, const CodeQuery& q) {
+    for (int64_t level = 0; level < p.levels; level++) words += word_width(p.bounds, level);
+    usable = q.digits <= 5 && words <= kMostWords;
+    for (int64_t word = 0; usable && word < words; word++) fill(q, word);
+  }
+
+  // Entries are lifted by 64: codes are -16 to 15, so that two entries fit a byte.
+  void fill(const CodeQuery& q, int64_t word) {
+    int8_t codes[64];  // of bit 0, the last dim of the word, to bit 63
+    const uint64_t* digits = static_cast<const uint64_t*>(q.codes) + word;
+    for (int64_t bit = 0; bit < 64; bit++) {
+      int code = 0;
+      for (int64_t digit = 0; digit < q.digits; digit++)
+        code += int(digits[digit * q.width] >> bit & 1) * weight_of(digit, q.digits);
+      codes[bit] = int8_t(code);
+    }
+    for (int table = 0; table < 4; table++)
+      for (int byte = 0; byte < 4; byte++) {
+        const int8_t* four = codes + (table / 2 * 4 + byte) * 8 + table % 2 * 4;
+        uint8_t* entries = tables[word][table] + byte * 16;
+        entries[0] = 64;
+        for (int value = 1; value < 16; value++)
+          entries[value] = uint8_t(entries[value & (value - 1)] + four[__builtin_ctz(value)]);
+      }
+  }
+
+  void sum(const CodePlane& p, int64_t block, int32_t* sums) const {
+    typedef uint16_t U16 __attribute__((vector_size(64)));
+    const __m512i low = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
+    constexpr __mmask64 kAll = ~__mmask64(0), kUpper = 0xF0F0F0F0F0F0F0F0;
+    __m512i totals[8];
+    for (__m512i& total : totals) total = _mm512_set1_epi32(int(-512 * words));
+    const uint8_t (*table)[4][64] = tables;
+    for (int64_t level = 0; level < p.levels; level++) {
+      int64_t wide = word_width(p.bounds, level);
+      const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide;
+      for (int64_t word = 0; word < wide; word++, line += kBlock, table++) {
+        __m512i entries[4];
+        for (int i = 0; i < 4; i++) entries[i] = _mm512_load_si512((*table)[i]);
+        for (int i = 0; i < 8; i++) {
+          __builtin_prefetch(line + i * 8 + kWordsAhead);
+          __m512i rows = _mm512_loadu_si512(line + i * 8), high = (__m512i)((U16)rows >> 4);
+          rows = _mm512_ternarylogic_epi64(rows, low, place, 0xEA);  // rows & low | place
+          high = _mm512_ternarylogic_epi64(high, low, place, 0xEA);
+          __m512i a = _mm512_maskz_permutexvar_epi8(kAll, rows, entries[0]);
+          __m512i b = _mm512_maskz_permutexvar_epi8(kAll, high, entries[1]);
+          a = _mm512_mask_permutexvar_epi8(a, kUpper, rows, entries[2]);
+          b = _mm512_mask_permutexvar_epi8(b, kUpper, high, entries[3]);
+          totals[i] = _mm512_dpbusd_epi32(totals[i], _mm512_add_epi8(a, b), ones);
+        }
+      }
+    }
+    for (int i = 0; i < 8; i++) {
+      U64N both = (U64N)totals[i];
+      store(sums + i * 8, __builtin_convertvector(both + (both >> 32), I32Half));
+    }
+  }
+#else
+  static constexpr bool usable = false;
+  void prepare(const CodePlane&, const CodeQuery&) {}
+  void sum(const CodePlane&, int64_t, int32_t*) const {}
+#endif
 };
 
 struct Signs {
   static constexpr int32_t kMultiply = 2;
   HalfFactors factors;
-  explicit Signs(const CodePlane& p, const CodeQuery&) : factors(p) {}
+  SignTables tables;
+  Signs(const CodePlane& p, const CodeQuery&) : factors(p) {}
+  void prepare(const CodePlane& p, const CodeQuery& q) { tables.prepare(p, q); }
 
-  template <int kDigits>
-  static void sum_some(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
-    constexpr int kSome = kNative == 16 ? 2 : 4;  // vectors: their sums fill the registers
-    for (int64_t row = 0; row < kBlock; row += kSome * kF64) {
-      U64N counts[kDigits][kSome];
-      for (auto& some : counts)
-        for (U64N& count : some) count = U64N{};
-      const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
-      for (int64_t level = 0; level < p.levels; level++) {
-        int64_t wide = word_width(p.bounds, level);
-        const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
-        for (int64_t word = 0; word < wide; word++, line += kBlock, codes++) {
-          for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
-          for (int i = 0; i < kSome; i++) {
-            U64N rows = load<U64N>(line + i * kF64);
-            for (int digit = 0; digit < kDigits; digit++)
-              counts[digit][i] += lane_sums(some_ones(rows & codes[digit * q.width]));
-          }
-        }
-      }
-      for (int i = 0; i < kSome; i++) {
-        U64N sum = -counts[kDigits - 1][i];
-        for (int digit = kDigits - 2; digit >= 0; digit--) sum = sum + sum + counts[digit][i];
-        store(sums + row + i * kF64, __builtin_convertvector(sum, I32Half));
-      }
-    }
-  }
-
-  static void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
+  void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) const {
+    if (tables.usable) return tables.sum(p, block, sums);
     switch (q.digits) {
       case 4:
-        return sum_some<4>(p, q, block, sums);
+        return sum_digits<4>(p, q, block, sums);
       case 5:
-        return sum_some<5>(p, q, block, sums);
+        return sum_digits<5>(p, q, block, sums);
       case 6:
-        return sum_some<6>(p, q, block, sums);
+        return sum_digits<6>(p, q, block, sums);
       default:
-        return sum_some<kMaxDigits>(p, q, block, sums);
+        return sum_digits<kMaxDigits>(p, q, block, sums);
     }
   }
 
@@ -120,6 +215,7 @@ template <class Self>
 struct Tiles {
   int32_t offsets[kMaxLevels];
 
+  void prepare(const CodePlane&, const CodeQuery&) {}
   explicit Tiles(const CodePlane& p, const CodeQuery& q) {
     const int8_t* codes = static_cast<const int8_t*>(q.codes);
     for (int64_t level = 0; level < p.levels; level++) {
@@ -183,30 +279,8 @@ struct Nibbles : Tiles<Nibbles> {
 
 struct Bytes : Tiles<Bytes> {
   static constexpr int32_t kMultiply = 1;
-  struct Stats {
-    static Terms terms(const CodePlane& p, int64_t block, int64_t last) {
-      Terms t{};
-      Block rows = load(p, block, last);
-      memcpy(t.f, rows.unit, sizeof t.f);
-      if (lifted(p)) memcpy(t.g, rows.half, sizeof t.g);
-      return t;
-    }
-    static void one(const CodePlane& p, int64_t row, float& of, float& lift) {
-      Terms t = terms(p, row / kBlock * kBlock, row / kBlock * kBlock + kBlock);
-      of = t.f[row % kBlock];
-      lift = lifted(p) ? t.g[row % kBlock] : 0;
-    }
-    static Block load(const CodePlane& p, int64_t block, int64_t last) {
-      Plane plane{nullptr, p.starts, static_cast<const float*>(p.factors), nullptr, p.stored, p.capacity};
-      QueryBatch query{};
-      query.levels = p.levels;
-      query.metric = p.mode;
-      return load_block(plane, query, block, last);
-    }
-    static bool lifted(const CodePlane& p) { return p.mode == kL2; }
-  };
-  Stats factors;
-  Bytes(const CodePlane& p, const CodeQuery& q) : Tiles(p, q) {}
+  StatFactors factors;
+  Bytes(const CodePlane& p, const CodeQuery& q) : Tiles(p, q), factors(p) {}
 
   static int64_t width(const CodePlane& p, int64_t level) { return level_width(p.bounds, level); }
 
@@ -227,21 +301,19 @@ template <class Code>
 int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last,
                    const Shortlist& out) {
   Code code(p, q);
-  bool lifted = code.factors.lifted(p);
-  int64_t count = *out.count;
-  for (int64_t block = first; block < last; block += kBlock) {
-    if (count > out.room - kBlock) {
-      *out.count = count;
-      return block;
-    }
+  code.prepare(p, q);
+  bool lifted = code.factors.lifted;
+  int64_t block = first, count = *out.count;
+  for (; block < last && count <= out.room - kBlock; block += kBlock) {
     alignas(64) int32_t sums[kBlock];
     float values[kBlock];
     code.sum(p, q, block, sums);
-    Terms terms = code.factors.terms(p, block, last);
+    code.factors.load(block, last);
     uint64_t found = 0;
     for (int64_t i = 0; i < kBlock; i += kF32) {
       I32N t = Code::kMultiply * load<I32N>(sums + i) - int32_t(q.shift);
-      F32N value = estimate(t, load<F32N>(terms.f + i), load<F32N>(terms.g + i), lifted, q.a);
+      F32N lift = lifted ? code.factors.lift(block + i) : F32N{};
+      F32N value = estimate(t, code.factors.factor(block + i), lift, lifted, q.a);
       store(values + i, value);
       found |= uint64_t(at_least(value, splat(threshold))) << i;
     }
@@ -254,19 +326,19 @@ int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int6
     }
   }
   *out.count = count;
-  return last;
+  return block < last ? block : last;
 }
 
 template <class Code>
 void list_codes(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t n, const Shortlist& list) {
   Code code(p, q);
-  bool lifted = code.factors.lifted(p);
+  bool lifted = code.factors.lifted;
   for (int64_t c = 0; c < n; c++) {
     if (c + kRowsAhead < n) code.prefetch(p, begin, list.rows[c + kRowsAhead]);
     int64_t row = list.rows[c];
     list.sums[c] += code.sum_one(p, q, begin, row);
     float f, g;
-    code.factors.one(p, row, f, g);
+    code.factors.one(row, f, g);
     I32N t = I32N{} + (Code::kMultiply * list.sums[c] - int32_t(q.shift));
     list.values[c] = estimate(t, splat(f), splat(g), lifted, q.a)[0];
   }

@@ -51,7 +51,8 @@ class BinaryIndex(Container[BitSegment]):
 
     Notes
     -----
-    Memory is ``bits / 8`` bytes a code, each level rounded up to 8 bytes. Any number of threads may search while one adds.
+    Memory is ``bits / 8`` bytes a code, each level rounded up to 8 bytes. Any number of threads may search while one
+    adds.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Binary codes in arrays of your own: packing, Hamming distance, intersection and Jaccard similarity, and their top-k.
 
-Codes are uint8 ``(n, ceil(bits / 8))``, the first bit in the highest place of the first byte: what numpy's ``packbits`` and
-sentence-transformers' ``ubinary`` precision give.
+Codes are uint8 ``(n, ceil(bits / 8))``, the first bit in the highest place of the first byte: what numpy's
+``packbits`` and sentence-transformers' ``ubinary`` precision give.
 """
 
 from __future__ import annotations

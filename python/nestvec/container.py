@@ -1,4 +1,4 @@
-"""What all indexes share: rows in segments that are never moved, their ids, and appends that happen wholly or not at all."""
+"""What all indexes share: rows in segments that are never moved, their ids, and appends that happen wholly or not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADD_ROWS = 4096  # rows converted and packed at a time
 
 
 class Segmented(Protocol):
-    """What a segment must have: room for `capacity` rows; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty."""
+    """Room for `capacity` rows; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty."""
 
     @property
     def ids(self) -> Array: ...
@@ -66,6 +66,9 @@ class Container(ABC, Generic[S]):
     def _write(self, segment: S, x: Array, shift: int, first: int, last: int) -> None:
         """Write rows [first, last) of a segment from the same rows of `x`, shifted."""
 
+    def _begin(self, x: Array) -> None:
+        """What depends on the first rows, before they are written."""
+
     def _checkpoint(self, segment: S, n: int) -> Callable[[], None]:
         """What undoes writes to rows from n on, as far as rows below n depend on them."""
         del segment, n
@@ -87,6 +90,8 @@ class Container(ABC, Generic[S]):
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         with self._writing:
             self._refuse_known(given, len(x))
+            if self.ntotal == 0:
+                self._begin(x)
             stored, written = list(self._contents.stored), 0
             undo = [self._checkpoint(segment, n) for segment, n in stored[-1:] if n < segment.capacity]
             try:

@@ -1,29 +1,36 @@
-"""`NestedIndex`: every vector stored once, searched exactly at any number of leading dims."""
+"""`NestedIndex`: every vector stored once, searched at any number of leading dims, exactly or by a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends
+from .coding import Frame
 from .container import Container
 from .parallel import threads_for
-from .planes import BLOCK, Segment, aligned
-from .search import ROW_SUFFIX, Part, Task, as_results, top_k, widened
+from .plan import CODES, Explanation, Step, resolve
+from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned
+from .rotation import BlockRotation
+from .search import ROW_SUFFIX, Part, Task, as_results, explain_exact, top_k, widened
+from .stages import estimate, run_plan
 
 Array = npt.NDArray[Any]
 
+MEAN_ROWS = 65_536  # at most, of the first vectors added
 STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}  # half types are kept as their bits
 
 
 class NestedIndex(Container[Segment]):
-    """Exact top-k over nested (Matryoshka) vectors, at any number of leading dims.
+    """Top-k over nested (Matryoshka) vectors, at any number of leading dims: exact, or faster by a plan.
 
     Each level keeps an int8 plane of its dims and bounds on what the codes leave out. A search scans the planes, then
-    scores the few rows that can still matter from the stored rows, in float64: the ids are those of brute force.
+    scores the few rows that can still matter from the stored rows, in float64: the ids are those of brute force. A plan
+    names coarser codes to begin with and how many rows each stage keeps; it is as good as its shortlists.
 
     Parameters
     ----------
@@ -36,15 +43,26 @@ class NestedIndex(Container[Segment]):
         Inner product; squared Euclidean distance; cosine of the leading `dims`, each prefix normalised on both sides.
     rows : {"float32", "float16", "bfloat16"}
         How rows are stored. Searches are exact for the rows as stored.
+    codes : iterable of {"b1", "i4"}
+        Coarse codes to keep for plans, besides the int8 codes ("i8"), which are always kept: sign bits, and the high
+        halves of the int8 codes in a plane of their own.
+    center : bool
+        Whether signs are taken of the row less the mean of the first vectors added. Without it, a mean that is large
+        makes most signs alike.
+    rotate : bool
+        Whether vectors are rotated inside each level before their signs are taken, which helps where few dims hold most
+        of a level's energy. Stages by signs then need `dims` at a level.
 
     Notes
     -----
-    Memory is 4 d (or 2 d) bytes for a stored row, d for its planes and 12 per level. Any number of threads may search
-    while one adds; a search sees the index before or after an `add`.
+    Memory is 4 d (or 2 d) bytes for a stored row, d for its planes and 12 per level; for ``b1`` d / 8 and 6 per level,
+    for ``i4`` d / 2 and 6 per level. Any number of threads may search while one adds; a search sees the index before or
+    after an `add`.
 
     References
     ----------
-    Kusupati et al., "Matryoshka Representation Learning", NeurIPS 2022, arXiv 2205.13147.
+    Kusupati et al., "Matryoshka Representation Learning", NeurIPS 2022, arXiv 2205.13147. Gao and Long, "RaBitQ",
+    SIGMOD 2024, arXiv 2405.12497 (unbiased scores from signs).
 
     Examples
     --------
@@ -58,11 +76,26 @@ class NestedIndex(Container[Segment]):
     [0, 1]
     """
 
-    def __init__(self, d: int, levels: Iterable[int] | None = None, metric: str = "ip", rows: str = "float32") -> None:
+    def __init__(
+        self,
+        d: int,
+        levels: Iterable[int] | None = None,
+        metric: str = "ip",
+        rows: str = "float32",
+        *,
+        codes: Iterable[str] = ("b1",),
+        center: bool = True,
+        rotate: bool = False,
+    ) -> None:
         self._d = arrays.integer(d, "d", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._d)
         self._metric = arrays.one_of(metric, "metric", tuple(arrays.METRICS))
         self._row_type = arrays.one_of(rows, "rows", arrays.ROW_TYPES)
+        chosen = {arrays.one_of(code, "a code", CODES) for code in ([codes] if isinstance(codes, str) else codes)}
+        self._codes = tuple(code for code in CODES if code in chosen or code == "i8")
+        self._center = bool(center)
+        rotation = BlockRotation(self._bounds) if rotate else None
+        self._frame = Frame(self._metric, self._bounds, np.zeros(self._d), rotation)
         super().__init__()
 
     @property
@@ -84,6 +117,11 @@ class NestedIndex(Container[Segment]):
     def rows(self) -> str:
         """Type of the stored rows."""
         return self._row_type
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Codes that stages may use, besides the stored rows, coarsest first."""
+        return self._codes
 
     def __repr__(self) -> str:
         return (
@@ -113,8 +151,10 @@ class NestedIndex(Container[Segment]):
         x = arrays.vectors(x, "x", self._d)
         self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
-    def search(self, q: Any, k: int, *, dims: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
-        """The k best rows for each query, exactly.
+    def search(
+        self, q: Any, k: int, *, dims: int | None = None, plan: Any = None, threads: int | None = None
+    ) -> tuple[Array, Array]:
+        """The k best rows for each query, exactly unless a plan says otherwise.
 
         Parameters
         ----------
@@ -124,6 +164,10 @@ class NestedIndex(Container[Segment]):
             Results per query, at least 1.
         dims : int, optional
             Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
+        plan : list of Stage, optional
+            Stages in order: the first scores all rows, each following one those that the one before kept, the last one
+            ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage scores
+            are estimates.
         threads : int, optional
             Default: all cores this process may use, one for little work.
 
@@ -137,23 +181,127 @@ class NestedIndex(Container[Segment]):
         Raises
         ------
         ValueError
-            Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named).
+            Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named); a plan that cannot be
+            run, see `Stage`.
         TypeError
-            A dtype that holds no real numbers, a `k` or `dims` that is no integer.
+            A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages.
         """
-        dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
         k = arrays.result_count(k)
+        task, parts, bounds = self._ready(q, k, dims)
+        work = len(task.queries) * sum(part.last for part in parts) * task.dims
+        if plan is None:
+            scores, found = top_k(parts, task, bounds, threads_for(threads, work))
+        else:
+            steps = self._steps(plan, task, parts)
+            scores, found, _ = run_plan(parts, steps, task, self._frame, threads_for(threads, work // 16))
+        return as_results(scores, found, k, self._metric)
+
+    def explain(self, q: Any, k: int, plan: Any = None, *, dims: int | None = None) -> Explanation:
+        """What a search does: for each stage the rows it scores, the bytes that takes and the time, per query.
+
+        Parameters
+        ----------
+        q, k, plan, dims
+            As for `search`, which is run with one thread. Without a plan the stages are those of exact search: the scan
+            of the int8 planes, and the rows whose upper bounds called for an exact score.
+
+        Returns
+        -------
+        Explanation
+            Its ``stages``; printed, a table.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `search`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> x = np.random.default_rng(0).standard_normal((2000, 256), dtype=np.float32)
+        >>> index = nv.NestedIndex(256)
+        >>> index.add(x)
+        >>> report = index.explain(x[:3], 5, plan=[nv.Stage("b1", keep=100), nv.Stage("raw")])
+        >>> [(stage.code, stage.rows) for stage in report.stages]
+        [('b1', 2000.0), ('raw', 100.0)]
+        """
+        task, parts, bounds = self._ready(q, arrays.result_count(k), dims)
+        if plan is None:
+            return explain_exact(parts, task, bounds)
+        return run_plan(parts, self._steps(plan, task, parts), task, self._frame, 1)[2]
+
+    def estimate(self, q: Any, ids: Any, *, code: str = "b1", dims: int | None = None) -> tuple[Array, Array]:
+        """Scores of some rows as a coarse code estimates them, and the standard errors of the estimates.
+
+        The estimate has no bias if what the code leaves out points in a random direction, and the error assumes the
+        same (`rotate` makes it so inside each level). It is no bound: about a third of all estimates are further off.
+
+        Parameters
+        ----------
+        q : (nq, d) array
+            Queries, as for `search`.
+        ids : (m,) integers
+            Rows.
+        code : {"b1", "i4"}
+        dims : int, optional
+            Leading dims, default d; as for `Stage`.
+
+        Returns
+        -------
+        estimates : (nq, m) float32
+            Inner products or cosines, squared distances for ``l2``.
+        errors : (nq, m) float32
+            One standard error of each.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        ValueError
+            A code that the index does not keep; otherwise as `search`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> x = np.random.default_rng(0).standard_normal((1000, 256), dtype=np.float32)
+        >>> index = nv.NestedIndex(256)
+        >>> index.add(x)
+        >>> score, error = index.estimate(x[:1], [1, 2])
+        >>> bool((abs(score - x[:1] @ x[1:3].T) < 4 * error).all())
+        True
+        """
+        arrays.one_of(code, "code", tuple(code for code in self._codes if code != "i8"))
+        task, _, _ = self._ready(q, 1, dims)
+        self._refuse_cut(code, task.dims)
+        located = [self._locate(wanted) for wanted in np.asarray(ids).reshape(-1).tolist()]
+        values, errors = estimate(located, task, code, self._frame)
+        return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
+
+    def _ready(self, q: Any, k: int, dims: int | None) -> tuple[Task, list[Part], Array | None]:
+        """A search's task, the rows it is over, and the ends of the planes to scan if one ends at `dims`."""
+        dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
         queries = arrays.queries(q, self._d, dims)
         stored = self._contents.stored
         total = sum(n for _, n in stored)
         if total == 0:
             raise ValueError("the index is empty; add vectors before searching")
-        workers = threads_for(threads, len(queries) * total * dims)
-        task = Task(queries, min(k, total), dims, self._metric, self._row_type)
         level = int(np.searchsorted(self._bounds, dims))
         bounds = self._bounds[: level + 1] if self._bounds[level] == dims else None
-        scores, found = top_k([Part(segment, 0, n) for segment, n in stored], task, bounds, workers)
-        return as_results(scores, found, k, self._metric)
+        task = Task(queries, min(k, total), dims, self._metric, self._row_type)
+        return task, [Part(segment, 0, n) for segment, n in stored], bounds
+
+    def _steps(self, plan: Any, task: Task, parts: list[Part]) -> list[Step]:
+        total = sum(part.last for part in parts)
+        steps = resolve(plan, task.k, task.dims, total, self._bounds, self._codes, self._row_type)
+        for step in steps:
+            self._refuse_cut(step.code, step.dims)
+        return steps
+
+    def _refuse_cut(self, code: str, dims: int) -> None:
+        if code == "b1" and self._frame.rotation is not None and dims not in self._bounds:
+            raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
     def reconstruct(self, ids: Any) -> Array:
         """Stored vectors by id: (d,) float32 for one id, (n, d) for an array of ids, as stored.
@@ -170,7 +318,25 @@ class NestedIndex(Container[Segment]):
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> Segment:
         rows = aligned((capacity, self._d), STORED[self._row_type])
-        return Segment.allocate(rows, capacity, self._bounds, ids, base)
+        segment = Segment.allocate(rows, capacity, self._bounds, ids, base)
+        return replace(
+            segment,
+            signs=SignPlane.allocate(capacity, self._bounds) if "b1" in self._codes else None,
+            nibbles=NibblePlane.allocate(capacity, self._bounds) if "i4" in self._codes else None,
+        )
+
+    def _begin(self, x: Array) -> None:
+        """The mean that signs are relative to, from the first vectors; nothing depends on it before they are in."""
+        if not self._center or "b1" not in self._codes or len(x) == 0:
+            return
+        some = x[:: -(-len(x) // MEAN_ROWS)].astype(np.float64)
+        if self._metric == "cosine":
+            with np.errstate(all="ignore"):
+                norms = np.linalg.norm(some, axis=1, keepdims=True)
+                some = some / np.where(norms > 0, norms, 1)
+        with np.errstate(all="ignore"):
+            mean = some.mean(axis=0)
+        self._frame = replace(self._frame, center=self._frame.rotated(mean[None])[0])
 
     def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:
         block = n // BLOCK
@@ -194,3 +360,14 @@ class NestedIndex(Container[Segment]):
             arrays.refuse_overflow(target, source, self._row_type, first + shift)
             values = widened(target, self._row_type)
         kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
+        if segment.signs is not None:
+            words, frame = segment.signs.words, self._frame
+            kernels.pack_signs(
+                frame.rotated(values), frame.center, self._bounds, words.starts, arrays.METRICS[self._metric], first,
+                words.words, segment.signs.factors,
+            )  # fmt: skip
+        if segment.nibbles is not None:
+            kernels.pack_nibbles(
+                values, self._bounds, segment.starts, segment.codes, segment.nibbles.starts,
+                arrays.METRICS[self._metric], first, segment.nibbles.nibbles, segment.nibbles.factors,
+            )  # fmt: skip

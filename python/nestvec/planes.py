@@ -116,6 +116,8 @@ class Segment:
     blocks: Array
     ids: Array
     base: int
+    signs: SignPlane | None = None
+    nibbles: NibblePlane | None = None
 
     @classmethod
     def allocate(cls, rows: Array, capacity: int, bounds: Array, ids: Array, base: int) -> Segment:
@@ -146,4 +148,5 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, room included."""
-        return sum(a.nbytes for a in (self.rows, self.codes, self.stats, self.blocks, self.ids))
+        held = (self.rows, self.codes, self.stats, self.blocks, self.ids, self.signs, self.nibbles)
+        return sum(array.nbytes for array in held if array is not None)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from . import backends, parallel
 from .arrays import METRICS
+from .plan import Explanation, StageReport
 from .planes import BLOCK, Segment, aligned, level_widths, padded
 
 Array = npt.NDArray[Any]
@@ -114,7 +115,7 @@ class Scan:
         self.packed = Packed(task, bounds, self.first_chunk + 1024)
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
-        self.scanned = self.due = 0
+        self.scanned = self.rescored = self.due = 0
         self.probe = min(max(PROBE_WORK // (len(task.queries) * task.dims) // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
         # of the last probes, by the level at which checks begin; before any, no checks: nothing could be dropped yet
         self.seconds = np.arange(len(bounds), 0, -1.0)
@@ -170,7 +171,7 @@ class Scan:
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed
-        self.rescore(
+        self.rescored += self.rescore(
             self.wide, segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take, p.multiply, p.offset,
             p.thresholds, p.rows, p.upper, p.counts, self.heaps.scores, self.heaps.ids,
         )  # fmt: skip
@@ -202,6 +203,29 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
         batches = list(split_queries(task, min(GROUP, padded(-(-count // threads), 32))))
         found = parallel.run(lambda some: _search(parts, some, bounds).ordered(), batches, threads)
     return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
+
+
+def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
+    """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
+    total, count = sum(part.last - part.first for part in parts), max(len(task.queries), 1)
+    row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
+    begun = perf_counter()
+    if bounds is None:
+        top_k(parts, task, None, 1)
+        seconds = (perf_counter() - begun) / count
+        return Explanation((StageReport("raw", task.dims, total, task.k, total * row_bytes, seconds),))
+    rows = 0
+    for some in split_queries(task, 1 if len(task.queries) < FEW else GROUP):
+        scan = Scan(some, bounds)
+        scan.run(parts)
+        rows += scan.rescored
+    seconds, rescored = (perf_counter() - begun) / count, rows / count
+    return Explanation(
+        (
+            StageReport("i8", task.dims, total, rescored, total * (task.dims + 12), seconds),
+            StageReport("raw", task.dims, rescored, task.k, rescored * row_bytes, 0.0),
+        )
+    )
 
 
 def split_queries(task: Task, size: int) -> Iterator[Task]:

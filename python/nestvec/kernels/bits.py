@@ -1,8 +1,9 @@
 """Binary codes: sign bits, their planes, and exact top-k by Hamming distance.
 
-A code is ``ceil(bits / 8)`` bytes, first bit in the highest place (numpy's and sentence-transformers' order). A plane keeps
-codes as 64-bit words, first bit highest, level-major; inside a level, blocks of 64 rows, and inside a block each word of
-all 64 rows side by side: a line of 64 bytes is one word of 8 rows, and a prefix reads only its own words.
+A code is ``ceil(bits / 8)`` bytes, first bit in the highest place (numpy's and sentence-transformers' order). A plane
+keeps codes as 64-bit words, first bit highest, level-major; inside a level, blocks of 64 rows, and inside a block
+each word of all 64 rows side by side: a line of 64 bytes is one word of 8 rows, and a prefix reads only its own
+words.
 
 Cost: one query is bound by reading the plane; many are bound by one popcount per 8 rows and word (AVX-512), or about
 8 operations per 4 rows and word (AVX2).
@@ -182,9 +183,9 @@ def scan_bits(
 ) -> int:
     """Append the rows of [`first`, `last`) that may be among the k nearest of a query: counting, no heap.
 
-    The distance is the number of bits that differ (`what` 0), or `bits` less those that are one in both (1). A histogram
-    of what was appended tells the limit, the smallest distance within which there are k rows, as soon as there are; rows
-    beyond the limit of the time are passed over.
+    The distance is the number of bits that differ (`what` 0), or `bits` less those that are one in both (1). A
+    histogram of what was appended tells the limit, the smallest distance within which there are k rows, as soon as
+    there are; rows beyond the limit of the time are passed over.
 
     Parameters
     ----------

@@ -1,14 +1,15 @@
 """Coarse codes of rows, `b1` (signs) and `i4` (high halves of int8 codes), with what makes their scores unbiased.
 
-A row x over a prefix is stood for by F v, where v are its small integers (signs -1 and 1, or 2 h - 15 for the high half h of
-an int8 code's byte) and ``F = <r, r> / <r, v>``: then <r, F v> = <r, r>, and <q, F v> has no bias along r (Gao and Long,
-"RaBitQ", SIGMOD 2024, arXiv 2405.12497). r is the row itself, or for `b1` what is left of it after the mean was taken away.
-What F v has besides r is orthogonal to it, of norm ``sqrt(F^2 <v, v> - <r, r>)``; as if in a random direction it
-contributes E = that / sqrt(dims - 1) per unit of the query's norm: the standard error of an estimate, not a bound.
+A row x over a prefix is stood for by F v, where v are its small integers (signs -1 and 1, or 2 h - 15 for the high
+half h of an int8 code's byte) and ``F = <r, r> / <r, v>``: then <r, F v> = <r, r>, and <q, F v> has no bias along r
+(Gao and Long, "RaBitQ", SIGMOD 2024, arXiv 2405.12497). r is the row itself, or for `b1` what is left of it after the
+mean was taken away. What F v has besides r is orthogonal to it, of norm ``sqrt(F^2 <v, v> - <r, r>)``; as if in a
+random direction it contributes E = that / sqrt(dims - 1) per unit of the query's norm: the standard error of an
+estimate, not a bound.
 
-An estimate is ``F <q, v> + G a``, with a number a per query: G is half of <r, r> for ``l2``, and what the length of x is of
-the length of its prefix for ``cosine``, by which F and E are multiplied, too. ``factors`` holds F, G and E as bfloat16 bits,
-uint16 ``(3, L, capacity)``: 2^-9 is far less than the error of the estimate.
+An estimate is ``F <q, v> + G a``, with a number a per query: G is half of <r, r> for ``l2``, and what the length of x
+is of the length of its prefix for ``cosine``, by which F and E are multiplied, too. ``factors`` holds F, G and E as
+bfloat16 bits, uint16 ``(3, L, capacity)``: 2^-9 is far less than the error of the estimate.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .bits import word_width
-from .lanes import BLOCK, COSINE, L2, LANES, LINE, TILE, ZERO, fold, level_width, njit
+from .lanes import BLOCK, COSINE, L2, LANES, LINE, TILE, fold, level_width, njit
 
 LARGEST = 3e38
 
@@ -122,7 +123,8 @@ def pack_nibbles(
 ) -> None:
     """High halves of int8 codes into a plane of their own; rows x (n, d) float32 as `pack_rows` packed them.
 
-    A line of 64 bytes is 16 rows x 8 dims: dims 0 to 3 of each row in the low halves of its four bytes, 4 to 7 in the high.
+    A line of 64 bytes is 16 rows x 8 dims: dims 0 to 3 of each row in the low halves of its four bytes, 4 to 7 in the
+    high.
     """
     levels = bounds.shape[0]
     products = np.zeros(LANES)

@@ -1,12 +1,13 @@
 """Estimated scores of rows from coarse codes, and the best of them: the stages of a plan.
 
-The score of a row is estimated as ``t F + G a``, in units of the query's step: t is an integer from the dot product of the
-query's codes with the row's, F and G belong to the row (see `nestvec.kernels.codes`; for `i8` they are its scale and half
-its squared norm), a to the query. Float32, one rounding per operation; what overflows becomes 3e38 or -3e38, so that no row
-is ever lost. Sums of integers are kept with a row: the next stage adds only the levels this one did not read.
+The score of a row is estimated as ``t F + G a``, in units of the query's step: t is an integer from the dot product
+of the query's codes with the row's, F and G belong to the row (see `nestvec.kernels.codes`; for `i8` they are its
+scale and half its squared norm), a to the query. Float32, one rounding per operation; what overflows becomes 3e38 or
+-3e38, so that no row is ever lost. Sums of integers are kept with a row: the next stage adds only the levels this one
+did not read.
 
-Queries meet signs as digits: b = -2^(D-1) b_(D-1) + ... + 2 b_1 + b_0, so <b, signs> takes D popcounts a word.
-Scans are bound by reading a plane (1/8, 1/2 or 1 byte a dim, and 2 to 8 for factors); lists by one or two cache misses a
+Queries meet signs as digits: b = -2^(D-1) b_(D-1) + ... + 2 b_1 + b_0, so <b, signs> takes D popcounts a word. Scans
+are bound by reading a plane (1/8, 1/2 or 1 byte a dim, and 2 to 8 for factors); lists by one or two cache misses a
 word, which prefetching overlaps.
 """
 
@@ -209,7 +210,7 @@ def scan_i8(
     values: Any,
     counts: Any,
 ) -> int:
-    """As `scan_i4`, for a plane of `pack_rows`: ``t = sum - shift``, shift is 128 times the sum of the query's codes."""
+    """As `scan_i4`, for a plane of `pack_rows`: ``t = sum - shift``, 128 times the sum of the query's codes."""
     lines = codes[: codes.shape[0] // LINE * LINE].reshape(-1, LINE)
     spread = _spread(query)
     lanes = np.empty(LINE, np.int32)

@@ -1,0 +1,299 @@
+"""Plans at work: the first stage scans, the others read the rows that are left, the last one orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import backends, parallel
+from .arrays import METRICS
+from .coding import CodedQueries, Frame, encode
+from .plan import Explanation, StageReport, Step
+from .planes import BLOCK, Segment, padded
+from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
+
+Array = npt.NDArray[Any]
+
+SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
+SAMPLE_RUNS = 16  # places a sample is taken from
+SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
+CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
+
+
+class Shortlist:
+    """Rows, sums and values that scans append to; rows are numbered through all parts."""
+
+    def __init__(self, room: int) -> None:
+        self.rows = np.empty(room, np.int32)
+        self.sums = np.empty(room, np.int32)
+        self.values = np.empty(room, np.float32)
+        self.counts = np.zeros(1, np.int64)
+
+    def __len__(self) -> int:
+        return int(self.counts[0])
+
+    def keep(self, count: int) -> None:
+        """Leave the `count` best."""
+        backends.current().keep_best(self.rows, self.sums, self.values, self.counts, count)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Shortlist]) -> Shortlist:
+        """Several lists as one."""
+        if len(parts) == 1:
+            return parts[0]
+        result = cls(0)
+        for name in ("rows", "sums", "values"):
+            setattr(result, name, np.concatenate([getattr(part, name)[: len(part)] for part in parts]))
+        result.counts[0] = len(result.rows)
+        return result
+
+
+@dataclass
+class Meter:
+    """Rows and time that each stage took, over all queries."""
+
+    rows: list[int]
+    seconds: list[float]
+
+
+class Run:
+    """A batch of queries, coded for each stage of a plan; `search` runs one of them."""
+
+    def __init__(self, parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame) -> None:
+        self.parts, self.steps, self.task, self.frame = parts, steps, task, frame
+        self.kernels = backends.current()
+        self.offsets = np.cumsum([0, *(part.last for part in parts)]).tolist()
+        self.coded = [
+            None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
+            for step in steps
+        ]
+        self.wide = task.queries.astype(np.float64)
+        self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
+
+    def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
+        """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
+        begun = perf_counter()
+        heaps: Heaps | None = None
+        found = Shortlist(0)
+        for number, step in enumerate(self.steps):
+            last = number == len(self.steps) - 1
+            meter.rows[number] += len(found) if number else self.offsets[-1]
+            if step.code == "raw":
+                heaps = self._raw(query, step, found if number else None, threads, named=last)
+                if not last:
+                    found = self._listed(heaps)
+            else:
+                found = self._list(query, number, found) if number else self._first(query, threads)
+                found.keep(step.keep)
+            now = perf_counter()
+            meter.seconds[number] += now - begun
+            begun = now
+        return heaps.ordered() if heaps and self.steps[-1].code == "raw" else self._estimated(query, found)
+
+    def _first(self, query: int, threads: int) -> Shortlist:
+        shares = split_rows(self.parts, threads)
+        numbers = {id(part.segment): number for number, part in enumerate(self.parts)}
+        located = [[(part, self.offsets[numbers[id(part.segment)]]) for part in share] for share in shares]
+        return Shortlist.joined(parallel.run(partial(self._scan, query), located, threads))
+
+    def _scan(self, query: int, parts: Sequence[tuple[Part, int]]) -> Shortlist:
+        step = self.steps[0]
+        total = sum(part.last - part.first for part, _ in parts)
+        found = Shortlist(min(3 * step.keep + 4096, padded(total, BLOCK) + BLOCK))
+        least = -np.inf
+        if total >= max(SAMPLE_FROM, 8 * step.keep):
+            least = self._sampled(query, parts, total, found)
+            found.counts[0] = 0
+        self._scan_parts(query, parts, least, found)
+        if len(found) < min(step.keep, total):  # the sample promised too much
+            found.counts[0] = 0
+            self._scan_parts(query, parts, -np.inf, found)
+        return found
+
+    def _sampled(self, query: int, parts: Sequence[tuple[Part, int]], total: int, found: Shortlist) -> float:
+        """A value that somewhat more rows than are kept will probably reach, from a few runs of rows."""
+        step = self.steps[0]
+        size = padded(max(int(SAMPLE_RANK * total / step.keep / SAMPLE_RUNS), BLOCK), BLOCK)
+        size = min(size, total // (8 * SAMPLE_RUNS) // BLOCK * BLOCK)
+        rank = SAMPLE_RUNS * size * step.keep / total
+        for part, offset in parts:
+            runs = max(round(SAMPLE_RUNS * (part.last - part.first) / total), 1)
+            apart = (part.last - part.first) // runs // BLOCK * BLOCK
+            for run in range(runs if apart else 0):
+                some = Part(part.segment, part.first + run * apart, min(part.first + run * apart + size, part.last))
+                self._scan_parts(query, [(some, offset)], -np.inf, found)
+        found.keep(int(rank + 3 * rank**0.5 + 4))
+        return float(found.values[: len(found)].min()) if len(found) else -np.inf
+
+    def _scan_parts(self, query: int, parts: Sequence[tuple[Part, int]], least: float, found: Shortlist) -> None:
+        step = self.steps[0]
+        scan = getattr(self.kernels, f"scan_{step.code}")
+        rows_per_call = max(CALL_BYTES // max(self._row_bytes(step), 1) // BLOCK, 1) * BLOCK
+        for part, offset in parts:
+            fixed, coded = self._arguments(query, 0, part)
+            at = part.first
+            while at < part.last:
+                before, end = len(found), min(part.last, at + rows_per_call)
+                at = scan(*fixed, *coded, least, at, end, found.rows, found.sums, found.values, found.counts)
+                found.rows[before : len(found)] += offset
+                if at < end:
+                    found.keep(step.keep)
+                    least = max(least, float(found.values[: len(found)].min()))
+
+    def _list(self, query: int, number: int, found: Shortlist) -> Shortlist:
+        step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
+        if step.begin == 0:
+            found.sums[: len(found)] = 0
+        for part, offset, first, last in self._by_part(found):
+            (codes, starts, bounds, levels, *factors), coded = self._arguments(query, number, part)
+            rows = found.rows[first:last] - np.int32(offset)
+            sums, values = found.sums[first:last], found.values[first:last]
+            listing(codes, starts, bounds, step.begin, levels, *factors, *coded, rows, sums, values)
+        return found
+
+    def _by_part(self, found: Shortlist) -> list[tuple[Part, int, int, int]]:
+        """Parts with rows listed: where their numbering starts, and which places of the list, ascending, are theirs."""
+        cuts = np.searchsorted(found.rows[: len(found)], self.offsets)
+        return [
+            (part, offset, int(first), int(last))
+            for part, offset, first, last in zip(self.parts, self.offsets[:-1], cuts[:-1], cuts[1:], strict=True)
+            if first < last
+        ]
+
+    def _raw(self, query: int, step: Step, found: Shortlist | None, threads: int, *, named: bool) -> Heaps:
+        """Exact scores of the rows listed, or of all, and their ids, or their numbers."""
+        if found is None:
+            return self._exact(query, step, threads, named=named)
+        heaps = Heaps(1, step.keep)
+        metric, one = METRICS[self.task.metric], np.ones(1)
+        for part, offset, first, last in self._by_part(found):
+            segment = part.segment
+            ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
+            rows = (found.rows[first:last] - np.int32(offset))[None]
+            self.rescore(
+                self.wide[query : query + 1], segment.rows, step.dims, metric, ids, base, EVERYTHING, one, one * 0,
+                np.full(1, -np.inf, np.float32), rows, np.full(rows.shape, np.inf, np.float32),
+                np.asarray([last - first]), heaps.scores, heaps.ids,
+            )  # fmt: skip
+        return heaps
+
+    def _exact(self, query: int, step: Step, threads: int, *, named: bool) -> Heaps:
+        """The exact search, as the first stage of a plan."""
+        parts = self.parts
+        if not named:
+            parts = [
+                Part(replace(part.segment, ids=part.segment.ids[:0], base=offset), part.first, part.last)
+                for part, offset in zip(parts, self.offsets, strict=False)
+            ]
+        at_level = self.frame.bounds[step.levels - 1] == step.dims
+        task = replace(
+            self.task, queries=self.task.queries[query : query + 1, : step.dims], k=step.keep, dims=step.dims
+        )
+        heaps = Heaps(0, step.keep)
+        heaps.scores, heaps.ids = top_k(parts, task, self.frame.bounds[: step.levels] if at_level else None, threads)
+        return heaps
+
+    def _listed(self, heaps: Heaps) -> Shortlist:
+        """Rows of heaps, ascending."""
+        found = Shortlist(heaps.ids.shape[1])
+        rows = np.sort(heaps.ids[0][heaps.ids[0] >= 0])
+        found.counts[0] = len(rows)
+        found.rows[: len(rows)] = rows
+        return found
+
+    def _estimated(self, query: int, found: Shortlist) -> tuple[Array, Array]:
+        """What the last stage estimated, as scores, best first."""
+        coded = self.coded[-1]
+        assert coded is not None
+        heaps = Heaps(1, self.steps[-1].keep)
+        for part, offset, first, last in self._by_part(found):
+            rows = found.rows[first:last].astype(np.int64) - offset
+            segment = part.segment
+            heaps.ids[0, first:last] = segment.ids[rows] if segment.ids.size else rows + segment.base
+        values = found.values[: len(found)].astype(np.float64)
+        heaps.scores[0, : len(found)] = coded.offsets[query] + coded.units[query] * values
+        return heaps.ordered()
+
+    def _arguments(self, query: int, number: int, part: Part) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Of the kernels of a stage's code: the plane's, and the query's."""
+        step, coded = self.steps[number], self.coded[number]
+        assert coded is not None
+        fixed = plane_arguments(part, step.code, step.levels, self.task.metric, self.frame.bounds)
+        return fixed, (coded.codes[query], coded.shifts[query], coded.lifts[query])
+
+    def _row_bytes(self, step: Step) -> int:
+        """What scoring one row in a stage reads."""
+        begin = int(self.frame.bounds[step.begin - 1]) if step.begin else 0
+        dims = step.dims - begin
+        lifted = self.task.metric != "ip"
+        if step.code == "raw":
+            return step.dims * (4 if self.task.row_type == "float32" else 2)
+        return {"b1": -(-dims // 8), "i4": -(-dims // 2), "i8": dims + 2}[step.code] + (4 if lifted else 2)
+
+
+def plane_arguments(part: Part, code: str, levels: int, metric: str, bounds: Array) -> tuple[Any, ...]:
+    """The plane's arguments of `scan_b1` and its kin."""
+    segment = part.segment
+    if code == "b1":
+        words = segment.signs.words
+        return words.words, words.starts, bounds, levels, segment.signs.factors, metric != "ip"
+    if code == "i4":
+        plane = segment.nibbles
+        return plane.nibbles, plane.starts, bounds, levels, plane.factors, metric == "l2"
+    return segment.codes, segment.starts, bounds, levels, segment.stats, METRICS[metric]
+
+
+def run_plan(
+    parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame, threads: int
+) -> tuple[Array, Array, Explanation]:
+    """Scores and ids of the k best by a plan, (nq, k) each, and what its stages did."""
+    count = len(task.queries)
+    meter = Meter([0] * len(steps), [0.0] * len(steps))
+    if count == 0:
+        return *Heaps(0, task.k).ordered(), Explanation(())
+    if sum(part.last for part in parts) >= 2**31:
+        raise ValueError("plans number rows in 32 bits; search an index of 2^31 rows or more exactly")
+    run = Run(parts, steps, task, frame)
+    if count < threads:
+        found = [run.search(query, threads, meter) for query in range(count)]
+    else:
+        found = parallel.run(lambda query: run.search(query, 1, meter), range(count), threads)
+    report = tuple(
+        StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run._row_bytes(step), seconds / count)
+        for step, rows, seconds in zip(steps, meter.rows, meter.seconds, strict=True)
+    )
+    return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), Explanation(report)
+
+
+def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, frame: Frame) -> tuple[Array, Array]:
+    """Estimated scores, higher is better, of located rows, and their standard errors, both (nq, m) float64."""
+    shape = (len(task.queries), len(located))
+    values, errors = np.empty(shape), np.empty(shape)
+    coded = encode(task.queries, code, task.dims, task.dims, frame)
+    level = int(np.searchsorted(frame.bounds, task.dims))
+    source = frame.rotated(task.queries.astype(np.float64)) if code == "b1" else task.queries.astype(np.float64)
+    if task.metric == "l2" and code == "b1":
+        source = source - frame.center[: source.shape[1]]
+    norms = np.linalg.norm(source[:, : task.dims], axis=1)
+    spread = np.where(norms > 0, 1.0, 0.0) if task.metric == "cosine" else norms * (2 if task.metric == "l2" else 1)
+    listing = getattr(backends.current(), f"list_{code}")
+    for at, (segment, row) in enumerate(located):
+        codes, starts, bounds, levels, factors, lifted = plane_arguments(
+            Part(segment, 0, row + 1), code, level + 1, task.metric, frame.bounds
+        )
+        error = float((factors[2, level, row].astype(np.uint32) << 16).view(np.float32))
+        for query in range(shape[0]):
+            sums, value = np.zeros(1, np.int32), np.zeros(1, np.float32)
+            listing(
+                codes, starts, bounds, 0, levels, factors, lifted, coded.codes[query], coded.shifts[query],
+                coded.lifts[query], np.full(1, row, np.int32), sums, value,
+            )  # fmt: skip
+            values[query, at] = coded.offsets[query] + coded.units[query] * float(value[0])
+        errors[:, at] = error * spread
+    return values, errors
