@@ -350,8 +350,8 @@ inline uint32_t order_of(float value) {
   return bits >> 31 ? ~bits : bits | 0x80000000;
 }
 
-// The `keep`-th largest of more than `keep` values, by three passes of counting.
-inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
+// The `keep`-th largest of at least `keep` values, by three passes of counting digits.
+inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep) {
   uint32_t prefix = 0;
   for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
     int32_t counts[2048] = {};
@@ -366,6 +366,29 @@ inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
     prefix |= uint32_t(bin) << shift;
   }
   return prefix;
+}
+
+// The same by one pass over even bins, which spread what lies close together; digits decide within a bin.
+inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
+  constexpr int kBins = 2048, kMost = 1024;
+  float low = values[0], high = values[0];
+  for (int64_t i = 1; i < n; i++) {
+    low = values[i] < low ? values[i] : low;
+    high = values[i] > high ? values[i] : high;
+  }
+  float scale = (kBins - 1) / (high - low);
+  if (!(high - low < 1e38f && scale < 1e38f)) return kth_largest_digits(values, n, keep);
+  int32_t counts[kBins] = {};
+  for (int64_t i = 0; i < n; i++) counts[int32_t((values[i] - low) * scale)]++;
+  int32_t bin = kBins - 1;
+  int64_t left = keep;
+  while (counts[bin] < left) left -= counts[bin--];
+  if (counts[bin] > kMost) return kth_largest_digits(values, n, keep);
+  float some[kMost];
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (int32_t((values[i] - low) * scale) == bin) some[count++] = values[i];
+  return kth_largest_digits(some, count, left);
 }
 
 void keep_best(const Shortlist& list, int64_t keep) {

@@ -49,21 +49,24 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
     Codes of a prefix are then a prefix of the codes, so that a later stage can add to the sums of an earlier one.
     """
     source = np.asarray(queries, np.float64)
-    center = np.zeros(source.shape[1])
+    center = frame.center[: source.shape[1]] if code == "b1" else np.zeros(1)
     if code == "b1":
-        source, center = frame.rotated(source), frame.center[: source.shape[1]]
+        source = frame.rotated(source)
     shifted = source - center if frame.metric == "l2" else source
     largest = np.abs(shifted[:, :widest]).max(axis=1)
-    steps = np.where(largest > 0, largest, 1) / LARGEST[code]
-    codes = np.rint(shifted[:, :dims] / steps[:, None]).astype(np.int8)
-    products = _sums(source[:, :dims] * center[:dims])
-    norms = np.sqrt(_sums(source[:, :dims] ** 2))
+    largest[largest == 0] = 1
+    steps = largest / LARGEST[code]
+    used = shifted[:, :dims]
+    codes = np.rint(used / steps[:, None]).astype(np.int8)
+    lifts, units, offsets = np.zeros(len(steps)), steps, np.zeros(len(steps))
+    products = _sums(source[:, :dims] * center[:dims]) if code == "b1" and frame.metric != "l2" else offsets
     if frame.metric == "l2":
-        lifts, units, offsets = -1 / steps, 2 * steps, -_sums(shifted[:, :dims] ** 2)
+        lifts, units, offsets = -1 / steps, 2 * steps, -_sums(used * used)
     elif frame.metric == "cosine":
-        lifts, units, offsets = products / steps, steps / np.where(norms > 0, norms, np.inf), np.zeros(len(steps))
+        norms = np.sqrt(_sums(used * used))
+        lifts, units = products / steps, steps / np.where(norms > 0, norms, np.inf)
     else:
-        lifts, units, offsets = np.zeros(len(steps)), steps, products
+        offsets = products
     limit = np.finfo(np.float32).max
     return CodedQueries(
         codes=_digits(codes, frame.bounds) if code == "b1" else _padded(codes, frame.bounds),
@@ -83,9 +86,12 @@ def _padded(codes: Array, bounds: Array) -> Array:
     """Codes of each level touched, filled up with zeros to a multiple of 64."""
     dims = codes.shape[1]
     levels = int(np.searchsorted(bounds, dims)) + 1
-    result = np.zeros((len(codes), int(level_widths(bounds[:levels], 64).sum())), np.int8)
+    widths = level_widths(bounds[:levels], 64)
+    if widths.sum() == dims:
+        return codes
+    result = np.zeros((len(codes), int(widths.sum())), np.int8)
     at = begin = 0
-    for end, width in zip(bounds[:levels].tolist(), level_widths(bounds[:levels], 64).tolist(), strict=True):
+    for end, width in zip(bounds[:levels].tolist(), widths.tolist(), strict=True):
         some = codes[:, begin : min(end, dims)]
         result[:, at : at + some.shape[1]] = some
         at, begin = at + width, end

@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_RUNS = 16  # places a sample is taken from
+SAMPLE_SHARE = 64  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
 CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
 
@@ -103,33 +104,36 @@ class Run:
         return Shortlist.joined(parallel.run(partial(self._scan, query), located, threads))
 
     def _scan(self, query: int, parts: Sequence[tuple[Part, int]]) -> Shortlist:
-        step = self.steps[0]
+        keep = self.steps[0].keep
         total = sum(part.last - part.first for part, _ in parts)
-        found = Shortlist(min(3 * step.keep + 4096, padded(total, BLOCK) + BLOCK))
-        least = -np.inf
-        if total >= max(SAMPLE_FROM, 8 * step.keep):
-            least = self._sampled(query, parts, total, found)
-            found.counts[0] = 0
+        expected, least = float(keep), -np.inf
+        if total >= max(SAMPLE_FROM, 8 * keep):
+            expected, least = self._sampled(query, parts, total)
+        found = Shortlist(min(int(1.5 * expected) + 16 * BLOCK, padded(total, BLOCK) + BLOCK))
         self._scan_parts(query, parts, least, found)
-        if len(found) < min(step.keep, total):  # the sample promised too much
+        if len(found) < min(keep, total):  # the sample promised too much
             found.counts[0] = 0
             self._scan_parts(query, parts, -np.inf, found)
         return found
 
-    def _sampled(self, query: int, parts: Sequence[tuple[Part, int]], total: int, found: Shortlist) -> float:
-        """A value that somewhat more rows than are kept will probably reach, from a few runs of rows."""
-        step = self.steps[0]
-        size = padded(max(int(SAMPLE_RANK * total / step.keep / SAMPLE_RUNS), BLOCK), BLOCK)
-        size = min(size, total // (8 * SAMPLE_RUNS) // BLOCK * BLOCK)
-        rank = SAMPLE_RUNS * size * step.keep / total
+    def _sampled(self, query: int, parts: Sequence[tuple[Part, int]], total: int) -> tuple[float, float]:
+        """How many rows will probably reach a value, somewhat more than are kept, and that value, from a few runs."""
+        keep = self.steps[0].keep
+        wanted = min(SAMPLE_RANK * total / keep, total / SAMPLE_SHARE)
+        size = padded(max(int(wanted / SAMPLE_RUNS), BLOCK), BLOCK)
+        some = []
         for part, offset in parts:
             runs = max(round(SAMPLE_RUNS * (part.last - part.first) / total), 1)
             apart = (part.last - part.first) // runs // BLOCK * BLOCK
-            for run in range(runs if apart else 0):
-                some = Part(part.segment, part.first + run * apart, min(part.first + run * apart + size, part.last))
-                self._scan_parts(query, [(some, offset)], -np.inf, found)
-        found.keep(int(rank + 3 * rank**0.5 + 4))
-        return float(found.values[: len(found)].min()) if len(found) else -np.inf
+            for at in range(part.first, part.first + runs * apart, max(apart, 1)):
+                some.append((Part(part.segment, at, min(at + size, part.last)), offset))
+        scanned = sum(part.last - part.first for part, _ in some)
+        found = Shortlist(padded(scanned, BLOCK) + BLOCK)
+        self._scan_parts(query, some, -np.inf, found)
+        rank = scanned * keep / total
+        rank = int(rank + 3 * rank**0.5 + 4)
+        found.keep(rank)
+        return rank * total / max(scanned, 1), float(found.values[: len(found)].min())
 
     def _scan_parts(self, query: int, parts: Sequence[tuple[Part, int]], least: float, found: Shortlist) -> None:
         step = self.steps[0]
