@@ -15,13 +15,12 @@ from .bits import (
     pack_bits,
 )
 from .index import NestedIndex
-from .plan import Explanation, Stage
+from .plan import Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 
 __all__ = [
     "BinaryIndex",
-    "Explanation",
     "NestedIndex",
     "Stage",
     "__version__",

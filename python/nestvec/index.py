@@ -165,9 +165,9 @@ class NestedIndex(Container[Segment]):
         dims : int, optional
             Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
         plan : list of Stage, optional
-            Stages in order: the first scores all rows, each following one those that the one before kept, the last one
-            ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage scores
-            are estimates.
+            Stages in order: the first scores all rows, each following one those that the one before kept, the last
+            one ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage
+            scores are estimates.
         threads : int, optional
             Default: all cores this process may use, one for little work.
 
@@ -181,8 +181,8 @@ class NestedIndex(Container[Segment]):
         Raises
         ------
         ValueError
-            Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named); a plan that cannot be
-            run, see `Stage`.
+            Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named); a plan that
+            cannot be run, see `Stage`.
         TypeError
             A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages.
         """
@@ -314,7 +314,8 @@ class NestedIndex(Container[Segment]):
         return self._gather(ids, self._d, np.float32, self._read)
 
     def _read(self, segment: Segment, row: int) -> Array:
-        return widened(segment.rows[row : row + 1], self._row_type)[0]
+        row_of: Array = widened(segment.rows[row : row + 1], self._row_type)[0]
+        return row_of
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> Segment:
         rows = aligned((capacity, self._d), STORED[self._row_type])

@@ -66,7 +66,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage as one search runs it: `levels` of the planes are touched, `begin` of them known from the stage before."""
+    """A stage as one search runs it: it touches `levels` levels, `begin` of them known from the stage before."""
 
     code: str
     dims: int
@@ -111,8 +111,8 @@ def resolve(plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Seque
     TypeError
         Unless `plan` is a sequence of `Stage`.
     ValueError
-        No stage; a code the index does not keep; `dims` beyond those of the vectors; a stage without, or with too small a
-        shortlist.
+        No stage; a code the index does not keep; `dims` beyond those of the vectors; a stage without, or with too
+        small a shortlist.
     """
     stages = [plan] if isinstance(plan, Stage) else plan
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):

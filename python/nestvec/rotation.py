@@ -13,8 +13,8 @@ Array = npt.NDArray[Any]
 class BlockRotation:
     """Random signs and Hadamard transforms inside the levels, in float32 sums of a fixed order.
 
-    A level of L dims is transformed in a run of 2^m dims at its start and, where L is no power of two, again in one at its
-    end: each transform is orthogonal, so the whole is.
+    A level of L dims is transformed in a run of 2^m dims at its start and, where L is no power of two, again in one
+    at its end: each transform is orthogonal, so the whole is.
 
     Parameters
     ----------
@@ -48,11 +48,12 @@ class BlockRotation:
 
 
 def _hadamard(x: Array) -> Array:
-    """Walsh-Hadamard transform of rows of 2^m values, divided by its norm: additions alone, the same bits everywhere."""
+    """Walsh-Hadamard transform of rows of 2^m values, divided by its norm: additions alone, so the bits are fixed."""
     n, size = x.shape
     step = 1
     while step < size:
         pairs = x.reshape(n, size // (2 * step), 2, step)
         x = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(n, size)
         step *= 2
-    return x * x.dtype.type(size**-0.5)
+    result: Array = x * x.dtype.type(size**-0.5)
+    return result

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from . import backends, parallel
 from .arrays import METRICS
-from .coding import CodedQueries, Frame, encode
+from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, padded
 from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
@@ -245,9 +245,11 @@ def plane_arguments(part: Part, code: str, levels: int, metric: str, bounds: Arr
     """The plane's arguments of `scan_b1` and its kin."""
     segment = part.segment
     if code == "b1":
+        assert segment.signs is not None  # `resolve` let only codes pass that are kept
         words = segment.signs.words
         return words.words, words.starts, bounds, levels, segment.signs.factors, metric != "ip"
     if code == "i4":
+        assert segment.nibbles is not None
         plane = segment.nibbles
         return plane.nibbles, plane.starts, bounds, levels, plane.factors, metric == "l2"
     return segment.codes, segment.starts, bounds, levels, segment.stats, METRICS[metric]
