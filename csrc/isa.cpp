@@ -8,6 +8,7 @@
 #include "kernels/exact.h"
 #include "kernels/pack.h"
 #include "kernels/scan.h"
+#include "kernels/select.h"
 
 namespace nestvec {
 #define NESTVEC_JOIN2(a, b) a##b

@@ -19,7 +19,7 @@ from typing import Any
 from .bits import count_bits, order_bits, pack_words, scan_bits, sign_bits_f32, sign_bits_f64
 from .codes import pack_nibbles, pack_signs
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
-from .estimate import keep_best, list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
+from .estimate import list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
 from .exact import (
     rescore_bf16,
     rescore_f16,
@@ -33,6 +33,7 @@ from .exact import (
 )
 from .pack import pack_queries, pack_rows
 from .scan import scan
+from .select import keep_best
 
 TABLE: dict[str, Callable[..., Any]] = {
     "widen_f16": widen_f16,

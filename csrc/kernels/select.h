@@ -1,0 +1,72 @@
+// The best of a shortlist; specification: python/nestvec/kernels/select.py. A few passes over the values.
+#pragma once
+#include "../kernels.h"
+#include "convert.h"
+
+namespace nestvec {
+namespace {
+
+// Order of floats as order of integers, the two zeros alike.
+inline uint32_t order_of(float value) {
+  uint32_t bits = bits_of(value + 0.0f);
+  return bits >> 31 ? ~bits : bits | 0x80000000;
+}
+
+// The `keep`-th largest of at least `keep` values, by three passes of counting digits.
+inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep) {
+  uint32_t prefix = 0;
+  for (int shift = 21; shift >= 0; shift -= shift == 21 ? 11 : 10) {
+    int32_t counts[2048] = {};
+    int bits = shift == 0 ? 10 : 11;
+    uint64_t done = uint64_t(prefix) >> (shift + bits);
+    for (int64_t i = 0; i < n; i++) {
+      uint32_t key = order_of(values[i]);
+      if (uint64_t(key) >> (shift + bits) == done) counts[key >> shift & ((1 << bits) - 1)]++;
+    }
+    int32_t bin = (1 << bits) - 1;
+    while (counts[bin] < keep) keep -= counts[bin--];
+    prefix |= uint32_t(bin) << shift;
+  }
+  return prefix;
+}
+
+// The same by one pass over even bins, which spread what lies close together; digits decide within a bin.
+inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
+  constexpr int kBins = 2048, kMost = 1024;
+  float low = values[0], high = values[0];
+  for (int64_t i = 1; i < n; i++) {
+    low = values[i] < low ? values[i] : low;
+    high = values[i] > high ? values[i] : high;
+  }
+  float scale = (kBins - 1) / (high - low);
+  if (!(high - low < 1e38f && scale < 1e38f)) return kth_largest_digits(values, n, keep);
+  int32_t counts[kBins] = {};
+  for (int64_t i = 0; i < n; i++) counts[int32_t((values[i] - low) * scale)]++;
+  int32_t bin = kBins - 1;
+  int64_t left = keep;
+  while (counts[bin] < left) left -= counts[bin--];
+  if (counts[bin] > kMost) return kth_largest_digits(values, n, keep);
+  float some[kMost];
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (int32_t((values[i] - low) * scale) == bin) some[count++] = values[i];
+  return kth_largest_digits(some, count, left);
+}
+
+void keep_best(const Shortlist& list, int64_t keep) {
+  int64_t count = *list.count, kept = 0, ties = keep;
+  if (count <= keep) return;
+  uint32_t least = kth_largest(list.values, count, keep);
+  for (int64_t c = 0; c < count; c++) ties -= order_of(list.values[c]) > least;
+  for (int64_t c = 0; c < count; c++) {
+    uint32_t order = order_of(list.values[c]);
+    if (order < least || (order == least && ties-- <= 0)) continue;
+    list.rows[kept] = list.rows[c];
+    list.sums[kept] = list.sums[c];
+    list.values[kept++] = list.values[c];
+  }
+  *list.count = kept;
+}
+
+}  // namespace
+}  // namespace nestvec
