@@ -225,7 +225,9 @@ def _scan_code(code: str) -> Callable[..., Arguments]:
         least = float(np.float32(rng.choice([-np.inf, -3e38, 0, 1])))
         first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
         counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
-        return {**some, "threshold": least, "first": first, "last": n, **shortlist(room), "counts": counts}
+        stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
+        span = {"threshold": least, "first": first, "last": n, "stride": stride}
+        return {**some, **span, **shortlist(room), "counts": counts}
 
     return make
 

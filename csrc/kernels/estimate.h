@@ -97,13 +97,13 @@ inline F32N estimate(I32N t, F32N f, F32N g, bool lifted, float a) {
 }
 
 template <class Code>
-int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last,
+int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last, int64_t stride,
                    const Shortlist& out) {
   Code code(p, q);
   code.prepare(p, q);
   bool lifted = code.factors.lifted;
   int64_t block = first, count = *out.count;
-  for (; block < last && count <= out.room - kBlock; block += kBlock) {
+  for (; block < last && count <= out.room - kBlock; block += stride) {
     alignas(64) int32_t sums[kBlock];
     float values[kBlock];
     code.sum(p, q, block, sums);

@@ -21,7 +21,6 @@ from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 Array = npt.NDArray[Any]
 
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
-SAMPLE_RUNS = 16  # places a sample is taken from
 SAMPLE_SHARE = 64  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
 CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
@@ -117,35 +116,35 @@ class Run:
         return found
 
     def _sampled(self, query: int, parts: Sequence[tuple[Part, int]], total: int) -> tuple[float, float]:
-        """How many rows will probably reach a value, somewhat more than are kept, and that value, from a few runs."""
+        """How many rows will probably reach a value, somewhat more than are kept, and that value, from a few blocks."""
         keep = self.steps[0].keep
         wanted = min(SAMPLE_RANK * total / keep, total / SAMPLE_SHARE)
-        size = padded(max(int(wanted / SAMPLE_RUNS), BLOCK), BLOCK)
-        some = []
-        for part, offset in parts:
-            runs = max(round(SAMPLE_RUNS * (part.last - part.first) / total), 1)
-            apart = (part.last - part.first) // runs // BLOCK * BLOCK
-            for at in range(part.first, part.first + runs * apart, max(apart, 1)):
-                some.append((Part(part.segment, at, min(at + size, part.last)), offset))
-        scanned = sum(part.last - part.first for part, _ in some)
-        found = Shortlist(padded(scanned, BLOCK) + BLOCK)
-        self._scan_parts(query, some, -np.inf, found)
-        rank = scanned * keep / total
+        stride = max(int(total / wanted), 1) * BLOCK
+        scanned = sum(BLOCK * -(-(part.last - part.first) // stride) for part, _ in parts)
+        found = Shortlist(scanned + BLOCK)
+        self._scan_parts(query, parts, -np.inf, found, stride)
+        rank = len(found) * keep / total
         rank = int(rank + 3 * rank**0.5 + 4)
+        share = len(found) / total
         found.keep(rank)
-        return rank * total / max(scanned, 1), float(found.values[: len(found)].min())
+        return rank / share, float(found.values[: len(found)].min())
 
-    def _scan_parts(self, query: int, parts: Sequence[tuple[Part, int]], least: float, found: Shortlist) -> None:
+    def _scan_parts(
+        self, query: int, parts: Sequence[tuple[Part, int]], least: float, found: Shortlist, stride: int = BLOCK
+    ) -> None:
         step = self.steps[0]
         scan = getattr(self.kernels, f"scan_{step.code}")
-        rows_per_call = max(CALL_BYTES // max(self._row_bytes(step), 1) // BLOCK, 1) * BLOCK
+        rows_per_call = max(CALL_BYTES // max(self._row_bytes(step), 1) // stride, 1) * stride
         for part, offset in parts:
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
                 before, end = len(found), min(part.last, at + rows_per_call)
-                at = scan(*fixed, *coded, least, at, end, found.rows, found.sums, found.values, found.counts)
-                found.rows[before : len(found)] += offset
+                at = scan(
+                    *fixed, *coded, least, at, end, stride, found.rows, found.sums, found.values, found.counts
+                )  # fmt: skip
+                if offset:
+                    found.rows[before : len(found)] += offset
                 if at < end:
                     found.keep(step.keep)
                     least = max(least, float(found.values[: len(found)].min()))

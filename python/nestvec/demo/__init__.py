@@ -25,7 +25,7 @@ class DemoError(RuntimeError):
 
 
 def run(query: str | None, *, k: int = 5, dims: int = 256, table: bool = True, as_json: bool = False) -> None:
-    """Index the docstrings, measure every depth, answer queries.
+    """Index the docstrings, measure every depth and searches by signs, answer queries.
 
     Parameters
     ----------
@@ -59,15 +59,16 @@ def run(query: str | None, *, k: int = 5, dims: int = 256, table: bool = True, a
     # Progress goes to stderr, so that standard output holds the results alone.
     progress = Console(stderr=True)
     docstrings = library.build(Path(sysconfig.get_paths()["stdlib"]), progress)
-    depths = docstrings.measure(progress) if table else []
+    depths, methods = docstrings.measure(progress) if table else ([], {})
     answers = docstrings.search(query, k, dims) if query else []
     if as_json:
-        print(json.dumps(report.as_dict(docstrings, depths, answers), indent=2))
+        print(json.dumps(report.as_dict(docstrings, depths, methods, answers), indent=2))
         return
     console = Console()
     console.print(report.summary(docstrings), highlight=False)
     if depths:
         console.print(report.depth_table(depths), report.notes(depths), sep="\n", highlight=False)
+        console.print(report.method_table(methods), report.method_notes(methods), sep="\n", highlight=False)
     if query:
         console.print(report.answer_table(answers))
     elif sys.stdin.isatty() and sys.stdout.isatty():

@@ -23,7 +23,8 @@ from .corpus import (
     unique_entries,
 )
 from .embedder import Embedder
-from .measure import Depth, Floats, K, brute_force, measure_depth
+from .measure import Depth, Outcome, brute_force, measure_depth, measure_method
+from .methods import Floats, K, by_signs
 
 _CHUNK = 512
 
@@ -48,15 +49,19 @@ class Library:
         scores, ids = self.labels.search(self.embedder.embed([query]), min(k, len(self.entries)), dims=dims)
         return [(score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)]
 
-    def measure(self, console: Console) -> list[Depth]:
-        """Measure known-item search at every level."""
+    def measure(self, console: Console) -> tuple[list[Depth], dict[str, Outcome]]:
+        """Measure known-item search at every level, and ways to search by signs with exact search as the last."""
         # A refresh in the background would disturb the timings.
         with _progress(console, auto_refresh=False) as progress:
             full = brute_force(self.sentences, self.remainders, K)
-            return [
+            depths = [
                 measure_depth(self.known, self.sentences, self.remainders, dims, full)
-                for dims in progress.track(LEVELS, description="measure")
+                for dims in progress.track(LEVELS, description="measure depths")
             ]
+            methods = by_signs(self.known, self.sentences, self.remainders)
+            tracked = progress.track(methods, description="measure signs")
+            outcomes = {method.name: measure_method(method, full) for method in tracked}
+        return depths, {**outcomes, "exact search": depths[-1].nestvec}
 
 
 def build(stdlib: Path, console: Console) -> Library:

@@ -1,47 +1,84 @@
-"""What each nested depth finds, reads and takes, beside brute force in numpy."""
+"""What each way to search finds, reads and takes; nested depths beside brute force in numpy."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
 
 import ir_measures
 import numpy as np
-import numpy.typing as npt
 from ir_measures import RR, Qrel, R, ScoredDoc
 from threadpoolctl import threadpool_limits
 
 import nestvec as nv
 
-K = 10
+from .methods import Floats, Ids, K, Method, Search, by_index, unit
+
 _BLOCK = 256
 _SINGLE_QUERIES = 500
 _REPEATS = 5
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
-_Float = TypeVar("_Float", np.float32, np.float64)
+
+@dataclass(frozen=True)
+class Outcome:
+    """The measurements of one way to search; bytes and microseconds are per query, on one thread."""
+
+    overlap: float
+    recall: float
+    reciprocal_rank: float
+    row_bytes: float
+    read_bytes: float
+    single_us: float
+    batch_us: float
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The measurements of one depth; times are microseconds per query on one thread."""
+    """The measurements of exact search at one depth, of numpy beside it, and how many answers were as exact."""
 
     dims: int
-    overlap: float
-    recall: float
-    reciprocal_rank: float
-    int8_bytes: int
-    nestvec_single_us: float
+    nestvec: Outcome
     numpy_single_us: float
-    nestvec_batch_us: float
     numpy_batch_us: float
     queries: int
     equal_queries: int
     largest_gap: float
+
+
+def measure_method(method: Method, full: Ids) -> Outcome:
+    """Measure a way to search.
+
+    Parameters
+    ----------
+    method : Method
+        Row i is the one relevant answer to query i.
+    full : (n, K) int64
+        Exact answers in all columns, from `brute_force`.
+
+    Returns
+    -------
+    Outcome
+        Measurements.
+
+    Examples
+    --------
+    >>> found = np.arange(20).reshape(2, K)
+    >>> measure_method(Method("guess", lambda some: found[some], 0, 0), found).overlap
+    1.0
+    """
+    found = method.search(slice(None))
+    recall, reciprocal_rank = known_item(found)
+    with threadpool_limits(1):
+        return Outcome(
+            overlap=overlap(found, full),
+            recall=recall,
+            reciprocal_rank=reciprocal_rank,
+            row_bytes=method.row_bytes,
+            read_bytes=method.read_bytes,
+            single_us=_single_us(method.search, len(full)),
+            batch_us=_batch_us(method.search, len(full), len(full)),
+        )
 
 
 def measure_depth(index: nv.NestedIndex, queries: Floats, rows: Floats, dims: int, full: Ids) -> Depth:
@@ -67,28 +104,20 @@ def measure_depth(index: nv.NestedIndex, queries: Floats, rows: Floats, dims: in
     --------
     >>> measure_depth(index, queries, rows, 64, brute_force(queries, rows, K))  # doctest: +SKIP
     """
+    method = by_index(f"{dims} dims", index, queries, dims=dims)
     exact = brute_force(queries[:, :dims], rows[:, :dims], K)
-    _, found = index.search(queries, K, dims=dims, threads=1)
-    recall, reciprocal_rank = known_item(found)
+    found = method.search(slice(None))
     differing = np.flatnonzero((found != exact).any(axis=1))
-    short_queries, short_rows = _unit(queries[:, :dims], np.float32), _unit(rows[:, :dims], np.float32)
+    short_queries, short_rows = unit(queries[:, :dims], np.float32), unit(rows[:, :dims], np.float32)
 
-    def nestvec_search(some: slice) -> object:
-        return index.search(queries[some], K, dims=dims, threads=1)
-
-    def numpy_search(some: slice) -> object:
+    def numpy_search(some: slice) -> Ids:
         return _numpy_search(short_queries[some], short_rows, K)
 
     with threadpool_limits(1):
         return Depth(
             dims=dims,
-            overlap=overlap(found, full),
-            recall=recall,
-            reciprocal_rank=reciprocal_rank,
-            int8_bytes=len(rows) * dims,
-            nestvec_single_us=_single_us(nestvec_search, len(queries)),
+            nestvec=measure_method(method, full),
             numpy_single_us=_single_us(numpy_search, len(queries)),
-            nestvec_batch_us=_batch_us(nestvec_search, len(queries), len(queries)),
             numpy_batch_us=_batch_us(numpy_search, len(queries), _BLOCK),
             queries=len(queries),
             equal_queries=len(queries) - len(differing),
@@ -116,7 +145,7 @@ def brute_force(queries: Floats, rows: Floats, k: int) -> Ids:
     >>> brute_force(np.eye(1, 2, dtype=np.float32), np.ones((3, 2), np.float32), 2).tolist()
     [[0, 1]]
     """
-    unit_queries, unit_rows = _unit(queries, np.float64), _unit(rows, np.float64)
+    unit_queries, unit_rows = unit(queries, np.float64), unit(rows, np.float64)
     ids = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), _BLOCK):
         scores = unit_queries[start : start + _BLOCK] @ unit_rows.T
@@ -176,17 +205,11 @@ def known_item(ids: Ids) -> tuple[float, float]:
     return float(measured[R @ K]), float(measured[RR])
 
 
-def _unit(vectors: Floats, dtype: type[_Float]) -> npt.NDArray[_Float]:
-    wide = vectors.astype(dtype)
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide
-
-
 def _largest_gap(queries: Floats, rows: Floats, found: Ids, exact: Ids) -> float:
     """Largest difference in cosine, rank by rank, between two rankings of the same rows."""
     if not len(queries):
         return 0.0
-    unit_queries, unit_rows = _unit(queries, np.float64), _unit(rows, np.float64)
+    unit_queries, unit_rows = unit(queries, np.float64), unit(rows, np.float64)
     gaps = np.einsum("qd,qkd->qk", unit_queries, unit_rows[exact] - unit_rows[found])
     return float(np.abs(gaps).max())
 
@@ -198,17 +221,17 @@ def _numpy_search(queries: Floats, rows: Floats, k: int) -> Ids:
     return np.take_along_axis(best, order, axis=1)
 
 
-def _single_us(search: Callable[[slice], object], n: int) -> float:
+def _single_us(search: Search, n: int) -> float:
     times = [_seconds(search, slice(query, query + 1)) for query in range(0, n, max(1, n // _SINGLE_QUERIES))]
     return median(times) * 1e6
 
 
-def _batch_us(search: Callable[[slice], object], n: int, block: int) -> float:
+def _batch_us(search: Search, n: int, block: int) -> float:
     slices = [slice(start, start + block) for start in range(0, n, block)]
     return median(sum(_seconds(search, some) for some in slices) for _ in range(_REPEATS)) / n * 1e6
 
 
-def _seconds(search: Callable[[slice], object], some: slice) -> float:
+def _seconds(search: Search, some: slice) -> float:
     start = time.perf_counter()
     search(some)
     return time.perf_counter() - start

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from textwrap import shorten
 
+from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
 from .corpus import Entry
 from .library import Library
-from .measure import Depth, K
+from .measure import Depth, Outcome
+from .methods import K
 
 _NOTES = """\
 A query is the first sentence of a docstring; the one answer that counts is the rest of that docstring, \
-among {n:,}. Overlap is with the exact top-{k} in all {d} dims. KB are those of the int8 plane, rows x dims; \
-the few rows that int8 scores cannot decide are also read as float32. "1 query" is the median of queries \
+among {n:,}. Overlap is with the exact top-{k} in all {d} dims. KB are those of the int8 codes and bounds of all rows, \
+and of the few float32 rows that these cannot decide. "1 query" is the median of queries \
 searched one at a time, "batch" the mean with all of them at hand. nestvec searches one index at every \
 depth; numpy searches float32 prefixes that were copied and normalised beforehand.
 The vectors are means of wordllama token vectors. Their prefixes were trained (Matryoshka), yet are only a \
 bit better than a random projection to the same width: with stronger prefixes, 32 and 64 dims lose less."""
+_METHOD_NOTES = """\
+A bit is one where a coordinate of the vector, scaled to length 1, is above the mean of that coordinate over all \
+answers: nv.BinaryIndex(256, thresholds=mean) for Hamming, Stage("b1") of the index above for the other lines.
+Both orders of all rows by their bits are estimates; Hamming also rounds the query to bits, and what that costs is the \
+gap between it and the float query, which reads the same bits and {factors:.0f} bytes of factors a row. Reranked lines \
+end with exact scores of their shortlist, so they can only lose a row that the estimates left off it; the last line \
+alone is exact search, with the figures of the table above."""
+
+_UNITS = "times in us per query, one thread"
+_QUALITY = (f"overlap\n@{K}", f"recall\n@{K}", f"MRR\n@{K}")
 
 
 def summary(library: Library) -> str:
@@ -60,24 +72,67 @@ def depth_table(depths: Sequence[Depth]) -> Table:
     >>> depth_table([]).row_count
     0
     """
-    table = Table(title="Known-item search at every depth; times in microseconds per query, one thread")
-    found = ("dims", f"overlap\n@{K}", f"recall\n@{K}", f"MRR\n@{K}", "int8\nKB read")
-    taken = ("nestvec\n1 query", "numpy\n1 query", "nestvec\nbatch", "numpy\nbatch")
-    for heading in (*found, *taken):
-        table.add_column(heading, justify="right")
+    table = _table(
+        f"Exact known-item search at every depth; {_UNITS}",
+        ("dims", *_QUALITY, "KB\nread", "nestvec\n1 query", "numpy\n1 query", "nestvec\nbatch", "numpy\nbatch"),
+    )
     for depth in depths:
         table.add_row(
             str(depth.dims),
-            f"{depth.overlap:.3f}",
-            f"{depth.recall:.3f}",
-            f"{depth.reciprocal_rank:.3f}",
-            f"{depth.int8_bytes / 1000:,.0f}",
-            f"{depth.nestvec_single_us:,.0f}",
+            *_quality(depth.nestvec),
+            f"{depth.nestvec.read_bytes / 1000:,.0f}",
+            f"{depth.nestvec.single_us:,.0f}",
             f"{depth.numpy_single_us:,.0f}",
-            f"{depth.nestvec_batch_us:,.1f}",
+            f"{depth.nestvec.batch_us:,.1f}",
             f"{depth.numpy_batch_us:,.1f}",
         )
     return table
+
+
+def method_table(methods: Mapping[str, Outcome]) -> Table:
+    """Lay out the measurements, one line per way to search.
+
+    Parameters
+    ----------
+    methods : mapping of str to Outcome
+
+    Returns
+    -------
+    rich.table.Table
+        Fits 80 columns.
+
+    Examples
+    --------
+    >>> method_table({"exact": Outcome(1, 1, 1, 64, 64_000, 10, 1)}).row_count
+    1
+    """
+    table = _table(
+        f"Sign bits, alone and before finer stages; {_UNITS}",
+        ("", "bytes\na row", "KB\nread", *_QUALITY, "1 query", "batch"),
+    )
+    table.columns[0].justify = "left"
+    for name, outcome in methods.items():
+        table.add_row(
+            name,
+            f"{outcome.row_bytes:,.0f}",
+            f"{outcome.read_bytes / 1000:,.0f}",
+            *_quality(outcome),
+            f"{outcome.single_us:,.0f}",
+            f"{outcome.batch_us:,.1f}",
+        )
+    return table
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    """An empty table with two spaces between columns, so that nine of them fit 80 columns."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _quality(outcome: Outcome) -> list[str]:
+    return [f"{share:.3f}" for share in (outcome.overlap, outcome.recall, outcome.reciprocal_rank)]
 
 
 def notes(depths: Sequence[Depth]) -> str:
@@ -105,7 +160,7 @@ def notes(depths: Sequence[Depth]) -> str:
         check += f" Where they differ, the cosines at the same rank differ by at most {gap:.1e}."
     text = f"{check}\n{_NOTES.format(k=K, d=depths[-1].dims, n=depths[-1].queries)}"
     slower = sum(
-        (depth.numpy_single_us < depth.nestvec_single_us) + (depth.numpy_batch_us < depth.nestvec_batch_us)
+        (depth.numpy_single_us < depth.nestvec.single_us) + (depth.numpy_batch_us < depth.nestvec.batch_us)
         for depth in depths
     )
     if slower:
@@ -114,6 +169,33 @@ def notes(depths: Sequence[Depth]) -> str:
             "cost of a search outweighs the reading that it saves."
         )
     return text
+
+
+def method_notes(methods: Mapping[str, Outcome]) -> str:
+    """Say what the sign bits are, which lines are estimates, and whether they paid off.
+
+    Parameters
+    ----------
+    methods : mapping of str to Outcome
+        Exact search last.
+
+    Returns
+    -------
+    str
+        Sentences to print under the table.
+
+    Examples
+    --------
+    >>> method_notes({"Hamming": Outcome(0.5, 1, 1, 8, 8000, 9, 9), "exact": Outcome(1, 1, 1, 76, 76_000, 10, 1)})
+    """
+    *others, exact = methods.values()
+    slower = sum((exact.single_us < other.single_us) + (exact.batch_us < other.batch_us) for other in others)
+    if not slower:
+        return _METHOD_NOTES
+    return (
+        f"{_METHOD_NOTES}\nExact search is faster in {slower} of {2 * len(others)} timings here: plans take a batch "
+        "query by query, and reading fewer bytes pays off where there are many more rows."
+    )
 
 
 def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:
@@ -142,28 +224,32 @@ def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:
     return table
 
 
-def as_dict(library: Library, depths: Sequence[Depth], answers: Sequence[tuple[float, Entry]]) -> dict[str, object]:
+def as_dict(
+    library: Library, depths: Sequence[Depth], methods: Mapping[str, Outcome], answers: Sequence[tuple[float, Entry]]
+) -> dict[str, object]:
     """Gather everything shown in one JSON-ready object.
 
     Parameters
     ----------
     library : Library
     depths : sequence of Depth
+    methods : mapping of str to Outcome
     answers : sequence of (float, Entry)
 
     Returns
     -------
     dict
-        `objects`, `known_items`, `seconds`, `depths` and `answers`.
+        `objects`, `known_items`, `seconds`, `depths`, `methods` and `answers`.
 
     Examples
     --------
-    >>> as_dict(library, [], [])  # doctest: +SKIP
+    >>> as_dict(library, [], {}, [])  # doctest: +SKIP
     """
     return {
         "objects": len(library.entries),
         "known_items": len(library.remainders),
         "seconds": library.seconds,
         "depths": [asdict(depth) for depth in depths],
+        "methods": {name: asdict(outcome) for name, outcome in methods.items()},
         "answers": [{"score": score, "name": entry.name, "sentence": entry.sentence} for score, entry in answers],
     }

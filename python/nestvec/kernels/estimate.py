@@ -39,6 +39,7 @@ def scan_b1(
     threshold: float,
     first: int,
     last: int,
+    stride: int,
     rows: Any,
     sums: Any,
     values: Any,
@@ -57,16 +58,18 @@ def scan_b1(
     shift : int
         ``t = 2 sum - shift``: the sum of the query's codes.
     a, threshold : float32
+    first, last, stride : int
+        Multiples of 64 but for `last`: blocks of 64 rows at `first`, `first` + `stride`, ...: all of them, or a sample.
     rows : (room,) int32;  sums : (room,) int32;  values : (room,) float32;  counts : (1,) int64
         Where they go, in row order.
 
     Returns
     -------
     int
-        The first row not scanned: `last`, or the block for which there was no room.
+        `last`, or the block for which there was no room.
     """
     some = np.empty(BLOCK, np.int32)
-    for block in range(first, last, BLOCK):
+    for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
         some[:] = 0
@@ -138,6 +141,7 @@ def scan_i4(
     threshold: float,
     first: int,
     last: int,
+    stride: int,
     rows: Any,
     sums: Any,
     values: Any,
@@ -148,7 +152,7 @@ def scan_i4(
     spread = _spread(query)
     lanes = np.empty(LINE, np.int32)
     some = np.empty(BLOCK, np.int32)
-    for block in range(first, last, BLOCK):
+    for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
         some[:] = 0
@@ -205,6 +209,7 @@ def scan_i8(
     threshold: float,
     first: int,
     last: int,
+    stride: int,
     rows: Any,
     sums: Any,
     values: Any,
@@ -216,7 +221,7 @@ def scan_i8(
     lanes = np.empty(LINE, np.int32)
     some = np.empty(BLOCK, np.int32)
     terms = np.empty((4, BLOCK), np.float32)
-    for block in range(first, last, BLOCK):
+    for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
         some[:] = 0
