@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 
 BLOCK_ROWS = 16_384
-BEYOND_AVX2 = {"turbovec4", "turbovec4-rerank", "usearch"}  # these cannot be held to AVX2
+BEYOND_AVX2 = {"turbovec4", "turbovec4-rerank", "usearch", "usearch-index"}  # these cannot be held to AVX2
 DEFAULT_BLAS_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
 
 Answer = tuple[np.ndarray, np.ndarray]
@@ -71,11 +71,12 @@ class BlockedPeer(Peer):
     """
 
     blocks: list[tuple[int, object]]
-    query_tile = 1_024  # what each library was fastest with
+    block_rows, query_tile = BLOCK_ROWS, 1_024  # what each library was fastest with
     _map: Callable = map
 
     def _build(self, x: np.ndarray) -> None:
-        self.blocks = [(a, self._pack(x[a : a + BLOCK_ROWS])) for a in range(0, len(x), BLOCK_ROWS)]
+        rows = self.block_rows
+        self.blocks = [(a, self._pack(x[a : a + rows])) for a in range(0, len(x), rows)]
         self.nbytes = sum(self._packed_bytes(block) for _, block in self.blocks)
 
     def _pack(self, x: np.ndarray) -> object:
@@ -100,20 +101,25 @@ class BlockedPeer(Peer):
     def _search_tile(self, queries: np.ndarray, k: int) -> Answer:
         seeds = self._scores(queries, self.blocks[0][1])
         threshold = np.partition(seeds, -k, axis=1)[:, -k, None]
-        found = [_at_least(seeds, threshold, 0)]
+        found = [at_least(seeds, threshold, 0)]
 
         def survivors(block: tuple[int, object]) -> tuple[np.ndarray, ...]:
-            return _at_least(self._scores(queries, block[1]), threshold, block[0])
+            return at_least(self._scores(queries, block[1]), threshold, block[0])
 
         found += self._map(survivors, self.blocks[1:])
-        query, ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
-        order = np.lexsort((ids, -scores, query))
-        firsts = np.searchsorted(query[order], np.arange(len(queries)))
-        best = order[firsts[:, None] + np.arange(k)]
-        return scores[best], ids[best]
+        return best_of(found, len(queries), k)
 
 
-def _at_least(scores: np.ndarray, threshold: np.ndarray, start: int) -> tuple[np.ndarray, ...]:
+def best_of(found: list[tuple[np.ndarray, ...]], nq: int, k: int) -> Answer:
+    """The k best of each query, among triples of query, id and score."""
+    query, ids, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((ids, -scores, query))
+    firsts = np.searchsorted(query[order], np.arange(nq))
+    best = order[firsts[:, None] + np.arange(k)]
+    return scores[best], ids[best]
+
+
+def at_least(scores: np.ndarray, threshold: np.ndarray, start: int) -> tuple[np.ndarray, ...]:
     flat = np.flatnonzero(scores >= threshold)
     query, row = np.divmod(flat, scores.shape[1])
     return query, row + start, scores.ravel()[flat]

@@ -15,17 +15,23 @@ LEGEND = (
     "`vs faiss` is the speed relative to the faster of faiss' two flat searches, `vs best peer` to the fastest rival "
     "whose recall is at least .99, in the same run. Recall forgives ties; score errors are against float64."
 )
+LEGEND_BITS = (
+    "Exact Hamming top-k. `vs faiss` is the speed relative to the faster of faiss' heap and counting, in the same run; "
+    "`prefix` searches the leading bits of an index of more."
+)
 GROUP = ("data", "n", "d", "dims", "k", "threads", "simd")
-FLAT = ("faiss-flat", "faiss-flat-blas")
+GROUP_BITS = ("data", "n", "bits", "k", "threads", "simd")
+FLAT = ("faiss-flat", "faiss-flat-blas", "faiss-heap", "faiss-count")
 HEADER = ("nq", "peer", "ms/query", "min", "recall", "vs faiss", "vs best peer", "score error", "bytes/row", "build s")
 
 
 def groups(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
-    """Rows that may be compared: the same data, dims, k, threads and instruction sets."""
-    rows = sorted(rows, key=lambda row: ([str(row[key]) for key in GROUP], row["nq"], row["ms_median"]))
+    """Rows that may be compared: the same data, dims or bits, k, threads and instruction sets."""
+    keys = GROUP_BITS if any("bits" in row for row in rows) else GROUP
+    rows = sorted(rows, key=lambda row: ([row[key] for key in keys], row["nq"], row["ms_median"]))
     return [
-        (dict(zip(GROUP, values, strict=True)), list(group))
-        for values, group in groupby(rows, lambda row: [row[key] for key in GROUP])
+        (dict(zip(keys, values, strict=True)), list(group))
+        for values, group in groupby(rows, lambda row: [row[key] for key in keys])
     ]
 
 
@@ -43,7 +49,8 @@ def ratio(reference: float | None, row: dict) -> str:
 
 def table(rows: list[dict]) -> str:
     """One line per row, the fastest first; ours in bold."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
+    header = HEADER[:6] if "bits" in rows[0] else HEADER
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for nq, batch in groupby(rows, lambda row: row["nq"]):
         batch = list(batch)
         flat = fastest([row for row in batch if row["peer"] in FLAT])
@@ -63,8 +70,14 @@ def table(rows: list[dict]) -> str:
                 f"{row['index_bytes'] / row['n']:.0f}" if row["index_bytes"] else "-",
                 f"{row['build_s']:.2f}",
             ]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append("| " + " | ".join(cells[: len(header)]) + " |")
     return "\n".join(lines)
+
+
+def wrong(rows: list[dict]) -> list[str]:
+    """A line that names the exact searches whose distances were not, if there are any."""
+    names = sorted({row["peer"] for row in rows if row.get("max_score_error", 0) != 0})
+    return [f"Wrong distances: {', '.join(names)}."] if names else []
 
 
 def plot(shape: dict, rows: list[dict], path: Path) -> None:
@@ -106,9 +119,13 @@ def machine_lines(result: dict) -> list[str]:
 
 def report(path: Path) -> None:
     result = json.loads(path.read_text())
-    parts = [f"# {path.stem}", *machine_lines(result), LEGEND]
-    for shape, rows in groups([row for run in result["runs"] for row in run["rows"]]):
+    every = [row for run in result["runs"] for row in run["rows"]]
+    parts = [f"# {path.stem}", *machine_lines(result), LEGEND_BITS if any("bits" in row for row in every) else LEGEND]
+    for shape, rows in groups(every):
         title = ", ".join(f"{key} {value}" for key, value in shape.items())
+        if "bits" in shape:
+            parts += [f"## {title}", table(rows), *wrong(rows)]
+            continue
         image = path.with_name(
             "-".join([path.stem, *(str(shape[key]) for key in ("data", "dims", "k", "threads"))]) + ".png"
         )

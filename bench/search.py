@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -56,6 +57,8 @@ def truth(dataset: Dataset, dims: int, nq: int) -> np.ndarray:
 
 class Judge:
     """Recall and score error of answers to the leading queries of a data set, in float64."""
+
+    every_turn = False  # a batch's last answer stands for those of the other turns
 
     def __init__(self, dataset: Dataset, x: np.ndarray, dims: int, nq: int) -> None:
         self.x, self.queries = x[:, :dims], dataset.queries[:nq, :dims].astype(np.float64)
@@ -103,7 +106,7 @@ def run_group(peers: list[Peer], judge: Judge, queries: np.ndarray, nq: int, k: 
 
 def _row(peer: Peer, judge: Judge, samples: list[float], answers: list[Answer], nq: int, k: int) -> dict:
     timed = samples[SINGLES if nq == 1 else 1 :]
-    judged = answers if nq == 1 else answers[-1:]
+    judged = answers if nq == 1 or judge.every_turn else answers[-1:]
     row = {
         "peer": peer.name,
         "backend": getattr(peer, "backend", None),
@@ -123,7 +126,7 @@ def _row(peer: Peer, judge: Judge, samples: list[float], answers: list[Answer], 
 
 
 def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple[int, ...]) -> list[Peer]:
-    """The peers asked for, built; what is missing here, or does not take this shape, is named and left out."""
+    """The peers asked for, built, but for what is missing here or does not take this shape."""
     import peers as available
 
     names = [name for name in args.peers or available.PEERS if not (args.avx2 and name in available.BEYOND_AVX2)]
@@ -132,10 +135,15 @@ def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple
         makers[f"nestvec-{backend}"] = partial(available.NestVec, backend=backend, levels=levels)
         if args.threads == [1]:
             makers[f"scan64-{backend}"] = partial(available.Scan64, backend=backend)
+    return build_peers(makers, args.threads[0], x, dims)
+
+
+def build_peers(makers: dict[str, Callable[..., Peer]], threads: int, x: np.ndarray, dims: int) -> list[Peer]:
+    """What is made, built; what cannot be is named and left out."""
     ready = []
     for name, make in makers.items():
         try:
-            peer = make(name, args.threads[0])
+            peer = make(name, threads)
             began = time.perf_counter()
             peer.build(x, dims)
             peer.build_s = time.perf_counter() - began
@@ -158,13 +166,20 @@ def affordable(peer: Peer, queries: np.ndarray, nq: int, k: int, budget: float) 
     return estimate <= budget
 
 
-def run_child(args: argparse.Namespace) -> dict:
+def run_child(args: argparse.Namespace, measure: Callable[[argparse.Namespace], list[dict]]) -> dict:
     """All measurements of one thread count, in this process."""
     if args.avx2:
         import peers as available
 
         available.limit_to_avx2()
-    rows, load_before = [], os.getloadavg()
+    load_before = os.getloadavg()
+    rows = measure(args)
+    return {"rows": rows, "blas": machine.blas_kernels(), "load_average": [load_before, os.getloadavg()]}
+
+
+def measure_search(args: argparse.Namespace) -> list[dict]:
+    """Rows of every data set, prefix, k and batch size."""
+    rows = []
     for name in args.data:
         dataset = load(name, n=args.n)
         if max(args.nq) > len(dataset.queries):
@@ -175,19 +190,19 @@ def run_child(args: argparse.Namespace) -> dict:
             peers = make_peers(args, x, dims, dataset.levels)
             shape = {"data": name, "n": len(x), "d": x.shape[1], "dims": dims, "threads": args.threads[0]}
             shape["simd"] = "avx2" if args.avx2 else "native"
-            rows += [shape | row for k in args.k for row in run_k(peers, judge, k, args)]
-    return {"rows": rows, "blas": machine.blas_kernels(), "load_average": [load_before, os.getloadavg()]}
+            queries = judge.queries.astype(np.float32)
+            rows += [shape | row for k in args.k for row in run_k(peers, judge, queries, k, args)]
+    return rows
 
 
-def run_k(peers: list[Peer], judge: Judge, k: int, args: argparse.Namespace) -> list[dict]:
-    queries = judge.queries.astype(np.float32)
+def run_k(peers: list[Peer], judge: Judge, queries: np.ndarray, k: int, args: argparse.Namespace) -> list[dict]:
     for peer in peers:
         with peer.active():
             peer.tune(queries[:TUNING_QUERIES], k, judge.recall)
     rows = []
     for nq in args.nq:
         print(f"-- nq={nq} k={k}")
-        chosen = [peer for peer in peers if nq == 1 or not peer.name.startswith("scan64")]
+        chosen = [peer for peer in peers if nq == 1 or not peer.name.startswith("scan")]
         chosen = [peer for peer in chosen if affordable(peer, queries, nq, k, args.budget)]
         rows += run_group(chosen, judge, queries, nq, k, args.repeats)
     return rows
@@ -213,38 +228,52 @@ def measure_memory(name: str, n: int | None) -> None:
     print(f"peak resident bytes: before {before:,}, after add {built:,}, after searching 1000 queries {peak():,}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="search", help="results go to bench/results/NAME.json")
-    parser.add_argument("--data", nargs="+", default=["synth_a0.25"], choices=list(BUILDERS), metavar="DATA")
+def common_parser(description: str | None, data: list[str]) -> argparse.ArgumentParser:
+    """What every comparison is asked; `name`, `data` and `nq` get their defaults from the caller."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", help="results go to bench/results/NAME.json")
+    parser.add_argument("--data", nargs="+", choices=data, metavar="DATA")
     parser.add_argument("--n", type=int, help="only so many rows")
-    parser.add_argument("--nq", nargs="+", type=int, default=[1, 16, 256, 1000])
+    parser.add_argument("--nq", nargs="+", type=int)
     parser.add_argument("--k", nargs="+", type=int, default=[10, 100])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
-    parser.add_argument("--dims", nargs="+", type=int, help="leading dims searched; default: all")
     parser.add_argument("--peers", nargs="+", help="default: all")
     parser.add_argument("--backends", nargs="*", default=[], help="nestvec's: amx avx512 avx2 baseline numba")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budget", type=float, default=20.0, help="seconds; slower calls are left out")
     parser.add_argument("--avx2", action="store_true", help="hold all peers that allow it to AVX2")
-    parser.add_argument("--memory", action="store_true", help="measure the memory of an index instead")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = common_parser(__doc__, list(BUILDERS))
+    parser.set_defaults(name="search", data=["synth_a0.25"], nq=[1, 16, 256, 1000])
+    parser.add_argument("--dims", nargs="+", type=int, help="leading dims searched; default: all")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of an index instead")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    if args.child:
-        Path(args.child).write_text(json.dumps(run_child(args)))
-    elif args.memory:
+    if args.memory:
         for name in args.data:
             code = f"import search; search.measure_memory({name!r}, {args.n})"
             subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
     else:
-        run_parent(args)
+        run(args, measure_search)
 
 
-def run_parent(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, measure: Callable[[argparse.Namespace], list[dict]]) -> list[dict]:
+    """Rows measured, and left in a file: as a child of this script, or as the parent of such."""
+    if not args.child:
+        return run_parent(args)
+    result = run_child(args, measure)
+    Path(args.child).write_text(json.dumps(result))
+    return result["rows"]
+
+
+def run_parent(args: argparse.Namespace) -> list[dict]:
     """A child process for each thread count; their rows and the machine go into one file."""
     result: dict = {"machine": machine.describe(), "settings": vars(args), "runs": []}
     for threads in args.threads:
@@ -255,6 +284,7 @@ def run_parent(args: argparse.Namespace) -> None:
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    return [row for run in result["runs"] for row in run["rows"]]
 
 
 if __name__ == "__main__":
