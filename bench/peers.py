@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import faiss
 import numpy as np
 
 BLOCK_ROWS = 16_384
-BEYOND_AVX2 = {"turbovec4", "turbovec4-rerank", "usearch", "usearch-index"}  # these cannot be held to AVX2
+# these cannot be held to AVX2
+BEYOND_AVX2 = {"turbovec2-rerank", "turbovec4", "turbovec4-rerank", "usearch", "usearch-index"}
 DEFAULT_BLAS_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
 
 Answer = tuple[np.ndarray, np.ndarray]
@@ -187,9 +189,13 @@ class Faiss(Peer):
         self.nbytes = len(faiss.serialize_index(self.index))
 
     def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
-        """Raise the refine stage's k_factor until recall reaches .99, or to 256 where it never does."""
+        """Raise the refine stage's k_factor, or a graph's efSearch, until recall reaches .99, or to 256 and 1024."""
         if isinstance(self.index, faiss.IndexRefine):
             for self.index.k_factor in (2, 4, 8, 16, 32, 64, 128, 256):
+                if recall(self.index.search(queries, k)[1]) >= 0.99:
+                    break
+        if isinstance(self.index, faiss.IndexHNSW):
+            for self.index.hnsw.efSearch in (16, 32, 64, 128, 256, 512, 1024):
                 if recall(self.index.search(queries, k)[1]) >= 0.99:
                     break
 
@@ -214,6 +220,14 @@ def _refined(d: int) -> faiss.Index:
     return faiss.index_factory(d, "PQ64x4fs,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
 
 
+def _rabitq(d: int, kind: str = "RaBitQ") -> faiss.Index:
+    return faiss.index_factory(d, f"RR{d},{kind},Refine(Flat)", faiss.METRIC_INNER_PRODUCT)
+
+
+def _hnsw(d: int) -> faiss.Index:
+    return faiss.IndexHNSWFlat(d, 32, faiss.METRIC_INNER_PRODUCT)
+
+
 class USearch(Peer):
     def _build(self, x: np.ndarray) -> None:
         self.x, self.nbytes = x, x.nbytes
@@ -229,14 +243,14 @@ class USearch(Peer):
 class TurboVec(Peer):
     """4-bit codes, calibrated as its manual advises; shortlist > 0 adds a float32 rerank of that many rows per 10."""
 
-    def __init__(self, name: str, threads: int = 1, *, shortlist: int = 0) -> None:
+    def __init__(self, name: str, threads: int = 1, *, shortlist: int = 0, bits: int = 4) -> None:
         super().__init__(name, threads)
-        self.shortlist = shortlist
+        self.shortlist, self.bits = shortlist, bits
 
     def _build(self, x: np.ndarray) -> None:
         from turbovec import TurboQuantIndex
 
-        self.x, self.index = x, TurboQuantIndex(x.shape[1], 4)
+        self.x, self.index = x, TurboQuantIndex(x.shape[1], self.bits)
         self.index.calibrate(np.random.default_rng(0).permutation(x)[:1024])
         self.index.add(x)
         self.index.prepare()
@@ -271,6 +285,50 @@ class NestVec(Peer):
 
     def search(self, queries: np.ndarray, k: int) -> Answer:
         return self.index.search(queries, k, dims=self.dims, threads=self.threads)
+
+
+class Planned(NestVec):
+    """Search by a plan, its shortlists the shortest that find .99 of the true k best of the tuning queries."""
+
+    def __init__(self, name: str, threads: int = 1, *, plan: str, **settings: Any) -> None:
+        super().__init__(name, threads, **settings)
+        self.shape, self.keep = PLANS[plan], 20
+
+    def build(self, x: np.ndarray, dims: int) -> None:
+        nestvec = _nestvec()
+        nestvec.use(self.backend)
+        self.dims = dims
+        codes = {code for code, _, _ in self.shape}
+        self.index = nestvec.NestedIndex(x.shape[1], levels=self.levels, metric="ip", codes=codes)
+        self.index.add(x)
+        self.nbytes = self.index.memory_usage()
+
+    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
+        while recall(self.search(queries, k)[1]) < 0.99 and self.keep < len(self.index) // 40:
+            self.keep = int(self.keep * 1.25) + 1
+        print(f"{self.name}: {self.plan(k)}")
+
+    def plan(self, k: int) -> list:
+        nestvec = _nestvec()
+        levels = np.asarray(self.index.levels)
+        stages = [
+            nestvec.Stage(code, int(levels[np.searchsorted(levels, self.dims * share)]), max(k, int(self.keep * more)))
+            for code, share, more in self.shape
+        ]
+        return [*stages, nestvec.Stage("raw")]
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        return self.index.search(queries, k, dims=self.dims, plan=self.plan(k), threads=self.threads)
+
+
+# stages before the last word: code, share of the dims, and how much longer than the last shortlist this one is
+PLANS = {
+    "b1": [("b1", 1, 1)],
+    "b1-half": [("b1", 0.5, 16), ("b1", 1, 1)],
+    "i4": [("i4", 1, 1)],
+    "i4-half": [("i4", 0.5, 1)],
+    "i8-half": [("i8", 0.5, 1)],
+}
 
 
 class Scan64(Peer):
@@ -317,6 +375,10 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "numkong-f32": NumKong,
     "numkong-i8": partial(NumKong, int8=True),
     "numkong-i8-rerank": partial(NumKong, int8=True, shortlist=30),
+    "faiss-rabitq-refine": partial(Faiss, make=_rabitq),
+    "faiss-rabitqfs-refine": partial(Faiss, make=partial(_rabitq, kind="RaBitQfs")),
+    "faiss-hnsw32": partial(Faiss, make=_hnsw),
+    "turbovec2-rerank": partial(TurboVec, shortlist=400, bits=2),
     "turbovec4": TurboVec,
     "turbovec4-rerank": partial(TurboVec, shortlist=100),
 }

@@ -133,6 +133,9 @@ def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple
     makers = {name: available.PEERS[name] for name in names}
     for backend in args.backends:
         makers[f"nestvec-{backend}"] = partial(available.NestVec, backend=backend, levels=levels)
+        for plan in args.plans:
+            name = f"nestvec-{plan}-{backend}"
+            makers[name] = partial(available.Planned, plan=plan, backend=backend, levels=levels)
         if args.threads == [1]:
             makers[f"scan64-{backend}"] = partial(available.Scan64, backend=backend)
     return build_peers(makers, args.threads[0], x, dims)
@@ -250,6 +253,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, list(BUILDERS))
     parser.set_defaults(name="search", data=["synth_a0.25"], nq=[1, 16, 256, 1000])
     parser.add_argument("--dims", nargs="+", type=int, help="leading dims searched; default: all")
+    parser.add_argument("--plans", nargs="*", default=[], help="also by plans, of those in peers.PLANS")
     parser.add_argument("--memory", action="store_true", help="measure the memory of an index instead")
     return parser.parse_args()
 
