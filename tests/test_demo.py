@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -186,11 +187,48 @@ def test_depths_of_an_index_are_exact() -> None:
     full = measure.brute_force(queries, rows, measure.K)
     shallow, deep = (measure.measure_depth(index, queries, rows, dims, full) for dims in (32, 256))
     assert (shallow.equal_queries, deep.equal_queries) == (60, 60)
-    assert (shallow.int8_bytes, deep.int8_bytes) == (60 * 32, 60 * 256)
-    assert deep.overlap == 1 > shallow.overlap
-    assert deep.recall >= shallow.recall > 0.5
+    assert deep.nestvec.row_bytes - shallow.nestvec.row_bytes == 256 - 32
+    assert deep.nestvec.read_bytes >= 60 * 256 + measure.K * 256 * 4
+    assert deep.nestvec.overlap == 1 > shallow.nestvec.overlap
+    assert deep.nestvec.recall >= shallow.nestvec.recall > 0.5
     assert deep.largest_gap == 0
-    assert min(deep.nestvec_single_us, deep.numpy_single_us, deep.nestvec_batch_us, deep.numpy_batch_us) > 0
+    assert min(deep.nestvec.single_us, deep.numpy_single_us, deep.nestvec.batch_us, deep.numpy_batch_us) > 0
+
+
+def test_methods_by_signs_come_closer_with_more_bits_and_with_a_float_query() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("threadpoolctl")
+    from nestvec.demo import measure, methods
+
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((300, 256), np.float32) + 0.5
+    queries = rows + rng.standard_normal((300, 256), np.float32)
+    index = nv.NestedIndex(256, levels=demo.LEVELS, metric="cosine")
+    index.add(rows)
+    full = measure.brute_force(queries, rows, methods.K)
+    by_name = {method.name: method for method in methods.by_signs(index, queries, rows)}
+    outcomes = [measure.measure_method(method, full) for method in by_name.values()]
+    overlaps = [outcome.overlap for outcome in outcomes]
+    *hamming, estimated, reranked, nested = overlaps
+    assert sorted(hamming) == hamming
+    assert hamming[-1] < estimated < reranked < 1
+    assert estimated < nested < 1
+    assert [outcome.row_bytes for outcome in outcomes] == [8, 16, 32, 36, 36, 20]
+    assert outcomes[2].read_bytes == 300 * 32
+    assert outcomes[4].read_bytes == 300 * 36 + methods.SHORTLIST * 256 * 4
+
+
+def test_hamming_compares_bits_above_the_mean() -> None:
+    from nestvec.demo import methods
+
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((50, 256), np.float32) + 1
+    index = nv.NestedIndex(256, metric="cosine")
+    index.add(rows)
+    hamming = methods.by_signs(index, rows, rows)[len(methods.PREFIX_BITS) - 1]
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    codes = nv.pack_bits(unit, unit.mean(axis=0))
+    assert (hamming.search(slice(None)) == nv.hamming_topk(codes, codes, methods.K)[1]).all()
 
 
 def test_differing_ids_are_reported_with_their_gap() -> None:
@@ -201,8 +239,12 @@ def test_differing_ids_are_reported_with_their_gap() -> None:
 
     rng = np.random.default_rng(4)
     rows = rng.standard_normal((30, 8), np.float32)
+    index = nv.NestedIndex(8, metric="cosine")
+    index.add(rows)
     reversed_ids = measure.brute_force(rows, rows, measure.K)[:, ::-1]
-    careless = Mock(search=Mock(return_value=(np.zeros((30, measure.K), np.float32), reversed_ids)))
+    careless = Mock(
+        explain=index.explain, search=Mock(return_value=(np.zeros((30, measure.K), np.float32), reversed_ids))
+    )
     depth = measure.measure_depth(careless, rows, rows, 8, reversed_ids)
     assert depth.equal_queries == 0
     assert 0.1 < depth.largest_gap <= 2
@@ -214,16 +256,42 @@ def test_notes_admit_what_did_not_go_well() -> None:
     pytest.importorskip("safetensors")
     pytest.importorskip("threadpoolctl")
     pytest.importorskip("tokenizers")
-    from nestvec.demo.measure import Depth
-    from nestvec.demo.report import notes
+    from nestvec.demo.measure import Depth, Outcome
+    from nestvec.demo.report import method_notes, notes
 
-    good = Depth(64, 0.5, 0.4, 0.3, 6400, 10.0, 20.0, 1.0, 2.0, 100, 100, 0.0)
-    bad = Depth(256, 1.0, 0.5, 0.4, 25600, 20.0, 10.0, 1.0, 2.0, 100, 99, 2e-8)
+    shallow = Outcome(0.5, 0.4, 0.3, 76, 8000, 10.0, 1.0)
+    deep = Outcome(1.0, 0.5, 0.4, 268, 28_000, 20.0, 1.0)
+    good = Depth(64, shallow, 20.0, 2.0, 100, 100, 0.0)
+    bad = Depth(256, deep, 10.0, 2.0, 100, 99, 2e-8)
     assert "100 of 100 searches" in notes([good])
     assert "numpy is faster" not in notes([good])
     assert "199 of 200 searches" in notes([good, bad])
     assert "at most 2.0e-08" in notes([good, bad])
     assert "numpy is faster in 1 of 4 timings" in notes([good, bad])
+    assert "faster" not in method_notes({"signs": shallow, "exact search": deep})
+    assert "Exact search is faster in 1 of 2 timings" in method_notes({"signs": deep, "exact search": shallow})
+
+
+def test_tables_fit_80_columns() -> None:
+    for module in demo.PACKAGES:
+        pytest.importorskip(module)
+    from rich.console import Console
+
+    from nestvec.demo import methods, report
+    from nestvec.demo.measure import Depth, Outcome
+
+    slow = Outcome(1.0, 0.999, 0.999, 268, 8_888_888, 12_345.6, 1234.5)
+    names = [f"Hamming, {bits} bits" for bits in methods.PREFIX_BITS] + list(methods.PLANS)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(report.depth_table([Depth(256, slow, 12_345.6, 1234.5, 10_000, 10_000, 0.0)]))
+        console.print(report.method_table(dict.fromkeys(names, slow)))
+    text = captured.get()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("12,346") == 2 + len(names)
+    assert all(name in text for name in names)
+    assert [text.count(heading) for heading in ("overlap", "recall", "nestvec")] == [2, 2, 2]
 
 
 def test_info_prints_the_configuration() -> None:
@@ -313,7 +381,11 @@ def test_demo_answers_from_the_compiled_objects(stdlib: Path, monkeypatch: pytes
     assert [depth["dims"] for depth in found["depths"]] == list(demo.LEVELS)
     assert all(depth["queries"] == found["known_items"] > 100 for depth in found["depths"])
     assert all(depth["largest_gap"] < 1e-6 for depth in found["depths"])
-    assert found["depths"][-1]["recall"] > 0.5
+    assert found["depths"][-1]["nestvec"]["recall"] > 0.5
+    *by_signs, exact = found["methods"].values()
+    assert exact == found["depths"][-1]["nestvec"]
+    assert [method["overlap"] < 1 for method in by_signs] == [True] * 6
+    assert all(method["row_bytes"] < exact["row_bytes"] for method in by_signs)
     assert len(found["answers"]) == 3
     assert found["answers"][0]["name"] == "math.gcd"
 
@@ -321,4 +393,6 @@ def test_demo_answers_from_the_compiled_objects(stdlib: Path, monkeypatch: pytes
     assert text.exit_code == 0
     assert "heap.merge" in text.stdout
     assert "recall" not in text.stdout
-    assert "Exactness" in runner.invoke(cli.commands(), ["demo"]).stdout
+    measured = runner.invoke(cli.commands(), ["demo"]).stdout
+    assert "Exactness" in measured
+    assert "float query, 256 bits" in measured

@@ -233,6 +233,19 @@ def signs(x: Any, name: str, d: int | None = None, *, single: bool = False, firs
     return to_float32(array, name, first_row)
 
 
+def thresholds(value: Any, d: int) -> Array:
+    """What each dim is compared with, ``(d,)`` float32 or float64; None is 0, one number is for all dims."""
+    if value is None:
+        return np.zeros(d, np.float32)
+    array = np.asarray(value)
+    if array.ndim == 0:
+        array = np.full(d, array)
+    if array.shape != (d,):
+        raise ValueError(f"thresholds must be one number or ({d},), one for each dim, got shape {array.shape}")
+    row: Array = signs(array, "thresholds", d, single=True)[0]
+    return row
+
+
 def readable_rows(array: Array) -> tuple[Array, str]:
     """Checked rows as kernels read them, in place where they can, and the type they then have."""
     kept = array.dtype.isnative and array.dtype.name in ROW_TYPES and array.flags.aligned

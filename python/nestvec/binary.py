@@ -46,7 +46,7 @@ class BinaryIndex(Container[BitSegment]):
     levels : iterable of int, optional
         Nesting boundaries in bits, ascending; `bits` is added. Default: 128, 256, 512, ... below `bits`. A search reads
         only the levels its prefix touches; a prefix that ends within a level is masked.
-    thresholds : (bits,) array, optional
+    thresholds : float or (bits,) array, optional
         What vectors are compared with when they are packed on entry; default 0.
 
     Notes
@@ -69,10 +69,7 @@ class BinaryIndex(Container[BitSegment]):
     def __init__(self, bits: int, levels: Iterable[int] | None = None, thresholds: Any = None) -> None:
         self._bits = arrays.integer(bits, "bits", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._bits, smallest=128)
-        given = np.zeros(self._bits) if thresholds is None else thresholds
-        self._thresholds = arrays.signs(given, "thresholds", self._bits, single=True).reshape(-1).astype(np.float64)
-        if self._thresholds.size != self._bits:
-            raise ValueError(f"thresholds must be ({self._bits},), got shape {np.shape(thresholds)}")
+        self._thresholds = arrays.thresholds(thresholds, self._bits)
         super().__init__()
 
     @property

@@ -29,8 +29,8 @@ def pack_bits(x: Any, thresholds: Any = None) -> Array:
     ----------
     x : (n, d) array
         Any float or integer dtype, strides and byte order; finite. A single vector (d,) gives a single code.
-    thresholds : (d,) array, optional
-        Default 0.
+    thresholds : float or (d,) array, optional
+        Default 0. For signs relative to a mean, the mean.
 
     Returns
     -------
@@ -54,14 +54,12 @@ def pack_bits(x: Any, thresholds: Any = None) -> Array:
     single = getattr(x, "ndim", 2) == 1
     array = arrays.vectors(x, "x", single=single)
     d = array.shape[1]
-    limits = np.zeros(d) if thresholds is None else arrays.signs(thresholds, "thresholds", d, single=True)
-    if limits.shape[-1] != d or limits.size != d:
-        raise ValueError(f"thresholds must be ({d},), one for each dim, got shape {np.shape(thresholds)}")
+    limits = arrays.thresholds(thresholds, d)
     out = np.empty((len(array), -(-d // 8)), np.uint8)
 
     def part(first: int) -> None:
         values = arrays.signs(array[first : first + PACK_ROWS], "x", first_row=first)
-        pack_signs(values, limits.reshape(-1), out[first : first + PACK_ROWS])
+        pack_signs(values, limits, out[first : first + PACK_ROWS])
 
     parallel.run(part, range(0, len(array), PACK_ROWS), threads_for(None, array.size))
     return out[0] if single else out
@@ -311,11 +309,14 @@ def _topk(q: Any, codes: Any, k: int, bits: int | None, what: int, threads: int 
 
 def merged(found: list[tuple[Array, Array]], count: int, k: int) -> tuple[Array, Array]:
     """The k nearest of several lists, by distance and then id; missing ones are id -1 and the largest int32."""
-    distances = np.concatenate([np.empty((count, 0), np.int32), *(d for d, _ in found)], axis=1)
-    ids = np.concatenate([np.empty((count, 0), np.int64), *(i for _, i in found)], axis=1)
+    if not found:
+        found = [(np.empty((count, 0), np.int32), np.empty((count, 0), np.int64))]
+    distances, ids = found[0]
     if len(found) > 1:
+        distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
         order = np.lexsort((ids, distances), axis=1)[:, :k]
         distances, ids = np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
-    missing = ((0, 0), (0, max(k - ids.shape[1], 0)))
-    distances = np.pad(distances[:, :k], missing, constant_values=MISSING)
-    return distances, np.pad(ids[:, :k], missing, constant_values=-1)
+    if ids.shape[1] >= k:
+        return distances[:, :k], ids[:, :k]
+    missing = ((0, 0), (0, k - ids.shape[1]))
+    return np.pad(distances, missing, constant_values=MISSING), np.pad(ids, missing, constant_values=-1)

@@ -124,7 +124,7 @@ def resolve(plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Seque
     for number, (stage, width) in enumerate(zip(stages, widths, strict=True), 1):
         code = _code(stage.code, kept, row_type)
         keep = _keep(stage, number == len(stages), k)
-        if steps and keep > steps[-1].keep:
+        if steps and min(keep, total) > steps[-1].keep:
             raise ValueError(f"stage {number} keeps {keep} rows of the {steps[-1].keep} that reach it; keep fewer")
         widest = max(w for s, w in zip(stages, widths, strict=True) if s.code == stage.code)
         before = steps[-1] if steps and steps[-1].code == code else None

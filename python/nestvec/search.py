@@ -207,9 +207,11 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
 
 def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
     """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
-    total, count = sum(part.last - part.first for part in parts), max(len(task.queries), 1)
+    total, count = sum(part.last - part.first for part in parts), len(task.queries)
     row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
     begun = perf_counter()
+    if len(task.queries) == 0:
+        return Explanation(())
     if bounds is None:
         top_k(parts, task, None, 1)
         seconds = (perf_counter() - begun) / count

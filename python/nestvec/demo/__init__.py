@@ -68,7 +68,7 @@ def run(query: str | None, *, k: int = 5, dims: int = 256, table: bool = True, a
     console.print(report.summary(docstrings), highlight=False)
     if depths:
         console.print(report.depth_table(depths), report.notes(depths), sep="\n", highlight=False)
-        console.print(report.method_table(methods), report.method_notes(methods), sep="\n", highlight=False)
+        console.print("", report.method_table(methods), report.method_notes(methods), sep="\n", highlight=False)
     if query:
         console.print(report.answer_table(answers))
     elif sys.stdin.isatty() and sys.stdout.isatty():

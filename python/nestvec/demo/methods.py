@@ -13,12 +13,13 @@ import nestvec as nv
 
 K = 10
 PREFIX_BITS = (64, 128, 256)
+SHORTLIST = 40
 PLANS = {
     "float query, 256 bits": [nv.Stage("b1")],
-    "256 bits, rerank 40": [nv.Stage("b1", keep=40), nv.Stage("raw")],
-    "128, 256 bits, rerank 40": [
+    f"256 bits, rerank {SHORTLIST}": [nv.Stage("b1", keep=SHORTLIST), nv.Stage("raw")],
+    f"128, 256 bits, rerank {SHORTLIST}": [
         nv.Stage("b1", dims=128, keep=100),
-        nv.Stage("b1", keep=40),
+        nv.Stage("b1", keep=SHORTLIST),
         nv.Stage("raw"),
     ],
 }
