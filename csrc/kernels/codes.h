@@ -101,19 +101,15 @@ inline int64_t nibble_width(const int64_t* bounds, int64_t level) {
   return (bounds[level] - level_start(bounds, level) + 7) / 8 * 4;
 }
 
-// 16 codes and values at a time: <x, v>, <x, x> and <v, v> where v = 2 high - 15.
+// 16 codes and values at a time: <x, v>, <x, x> and <v, v>.
 struct NibbleSums {
   F64x16 products, squares;
-  int64_t small;
+  double small;  // exact, in any order
 };
 
-inline void sum16(const float* x, const int32_t* codes, NibbleSums& sums) {
-  float v[16];
-  for (int i = 0; i < 16; i++) {
-    v[i] = float(codes[i]);
-    sums.small += codes[i] * codes[i];
-  }
-  F64x16 a = widen(x), b = widen(v);
+inline void sum16(const float* x, const float* middles, NibbleSums& sums) {
+  for (int i = 0; i < 16; i++) sums.small += double(middles[i]) * middles[i];
+  F64x16 a = widen(x), b = widen(middles);
   Dot::step(sums.products, a, b);
   Dot::step(sums.squares, a, a);
 }
@@ -123,8 +119,8 @@ void pack_nibbles(const float* x, int64_t n, int64_t d, const int64_t* bounds, i
                   uint16_t* factors, int64_t capacity) {
   Factors out{factors, levels, capacity, metric};
   for (int64_t at = first; at < first + n; at++, x += d) {
-    double square = 0, product = 0;
-    int64_t small = 0, tile = at / kTile * kTile, column = at % kTile * 4;
+    double square = 0, product = 0, small = 0;
+    int64_t tile = at / kTile * kTile, column = at % kTile * 4;
     for (int64_t level = 0; level < levels; level++) {
       int64_t begin = level_start(bounds, level), dims = bounds[level] - begin;
       const uint8_t* from = codes + starts[level] + tile * level_width(bounds, level) + column;
@@ -132,22 +128,22 @@ void pack_nibbles(const float* x, int64_t n, int64_t d, const int64_t* bounds, i
       NibbleSums sums = {};
       for (int64_t j = 0; j < dims; j += 16) {
         float values[16] = {};
-        int32_t v[16] = {};
+        float middles[16] = {};
         uint8_t high[16] = {};
         int64_t some = dims - j < 16 ? dims - j : 16;
         memcpy(values, x + begin + j, some * sizeof(float));
         for (int64_t i = 0; i < some; i++) {
           high[i] = from[(j + i) / 4 * kLine + i % 4] >> 4;
-          v[i] = 2 * high[i] - 15;
+          middles[i] = float(2 * high[i]) - 15.0625f;
         }
-        sum16(values, v, sums);
+        sum16(values, middles, sums);
         for (int64_t i = 0; i < some; i += 8)
           for (int b = 0; b < 4; b++) to[(j + i) / 8 * kLine + b] = uint8_t(high[i + b] | high[i + 4 + b] << 4);
       }
       product += fold(sums.products);
       square += fold(sums.squares);
       small += sums.small;
-      out.write(square, product, double(small), bounds[level], square, at, level);
+      out.write(square, product, small, bounds[level], square, at, level);
     }
   }
 }

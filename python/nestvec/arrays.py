@@ -177,6 +177,14 @@ def int64_ids(ids: Any, count: int) -> Array:
     return result
 
 
+def known_ids(ids: Any) -> Array:
+    """Ids to look up, of any shape; TypeError unless integers."""
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"ids must be integers, got dtype {array.dtype}")
+    return array
+
+
 def queries(q: Any, d: int, dims: int) -> Array:
     """Queries as ``(nq, dims)`` or ``(nq, d)`` float32, checked; a single vector is one query."""
     array = vectors(q, "q", single=True)

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 DIGITS = 5  # of a query against signs: 4 need a quarter more rows for the same recall, 6 cost a fifth more time
 LARGEST = {"b1": 2 ** (DIGITS - 1) - 1, "i4": 127, "i8": 127}
-SHIFT = {"b1": 1, "i4": 15, "i8": 128}  # of the sum of a query's codes, see `nestvec.kernels.estimate`
+SHIFT = {"b1": 1, "i4": 15.0625, "i8": 128}  # of the sum of a query's codes, see `nestvec.kernels.estimate`
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
     limit = np.finfo(np.float32).max
     return CodedQueries(
         codes=_digits(codes, frame.bounds) if code == "b1" else _padded(codes, frame.bounds),
-        shifts=(SHIFT[code] * codes.sum(axis=1, dtype=np.int64)).tolist(),
+        shifts=np.rint(SHIFT[code] * codes.sum(axis=1, dtype=np.int64)).astype(np.int64).tolist(),
         lifts=np.clip(lifts, -limit, limit).astype(np.float32).tolist(),
         units=units,
         offsets=offsets,

@@ -113,9 +113,7 @@ class Container(ABC, Generic[S]):
 
     def _gather(self, ids: Any, width: int, dtype: npt.DTypeLike, read: Callable[[S, int], Array]) -> Array:
         """Rows by id, ``(*ids.shape, width)``."""
-        wanted = np.asarray(ids)
-        if wanted.dtype.kind not in "iu" and wanted.size:
-            raise TypeError(f"ids must be integers, got dtype {wanted.dtype}")
+        wanted = arrays.known_ids(ids)
         result = np.empty((wanted.size, width), dtype)
         for at, wanted_id in enumerate(wanted.reshape(-1).tolist()):
             result[at] = read(*self._locate(wanted_id))

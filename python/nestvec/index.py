@@ -13,7 +13,7 @@ from . import arrays, backends
 from .coding import Frame
 from .container import Container
 from .parallel import threads_for
-from .plan import CODES, Explanation, Step, resolve
+from .plan import CODES, Explanation, Step, refuse_unkept, resolve
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned
 from .rotation import BlockRotation
 from .search import ROW_SUFFIX, Part, Task, as_results, explain_exact, top_k, widened
@@ -235,7 +235,8 @@ class NestedIndex(Container[Segment]):
         """Scores of some rows as a coarse code estimates them, and the standard errors of the estimates.
 
         The estimate has no bias if what the code leaves out points in a random direction, and the error assumes the
-        same (`rotate` makes it so inside each level). It is no bound: about a third of all estimates are further off.
+        same: `rotate` makes it so inside each level; rows with many equal values, as zeros, are an exception without.
+        It is no bound: about a third of all estimates are further off.
 
         Parameters
         ----------
@@ -272,12 +273,14 @@ class NestedIndex(Container[Segment]):
         >>> bool((abs(score - x[:1] @ x[1:3].T) < 4 * error).all())
         True
         """
-        arrays.one_of(code, "code", tuple(code for code in self._codes if code != "i8"))
+        arrays.one_of(code, "code", ("b1", "i4"))
+        refuse_unkept(code, self._codes)
         task, _, _ = self._ready(q, 1, dims)
         self._refuse_cut(code, task.dims)
-        located = [self._locate(wanted) for wanted in np.asarray(ids).reshape(-1).tolist()]
+        located = [self._locate(wanted) for wanted in arrays.known_ids(ids).reshape(-1).tolist()]
         values, errors = estimate(located, task, code, self._frame)
-        return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
 
     def _ready(self, q: Any, k: int, dims: int | None) -> tuple[Task, list[Part], Array | None]:
         """A search's task, the rows it is over, and the ends of the planes to scan if one ends at `dims`."""
@@ -337,7 +340,7 @@ class NestedIndex(Container[Segment]):
                 some = some / np.where(norms > 0, norms, 1)
         with np.errstate(all="ignore"):
             mean = some.mean(axis=0)
-        self._frame = replace(self._frame, center=self._frame.rotated(mean[None])[0])
+            self._frame = replace(self._frame, center=self._frame.rotated(mean[None])[0])
 
     def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:
         block = n // BLOCK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Stage:
         Leading dims; default: those of the search. Where no level ends, codes use the row's factors of the level that
         holds this dim.
     keep : int, optional
-        Rows that go on to the next stage, at least k.
+        Rows that go on to the next stage, at least k. Of rows with equal estimates those added first go on.
     times : float, optional
         The same as a multiple of k. Each stage but the last has one of the two.
 
@@ -60,8 +61,11 @@ class Stage:
             arrays.integer(self.dims, "dims", 1)
         if self.keep is not None:
             arrays.integer(self.keep, "keep", 1)
-        if self.times is not None and not (isinstance(self.times, (int, float)) and 1 <= self.times < np.inf):
-            raise ValueError(f"times must be a number of at least 1, got {self.times!r}")
+        if self.times is not None:
+            if isinstance(self.times, (bool, np.bool_)) or not isinstance(self.times, Real):
+                raise TypeError(f"times must be a number, got {self.times!r}")
+            if not 1 <= self.times <= 2**31:
+                raise ValueError(f"times must be a number from 1 to 2^31, got {self.times!r}")
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,14 @@ def _code(code: str, kept: Sequence[str], row_type: str) -> str:
         raise ValueError(f'the rows of this index are {row_type}, a stage asks for {RAW[code]}; use "raw"')
     if code in RAW or code == "raw":
         return "raw"
+    refuse_unkept(code, kept)
+    return code
+
+
+def refuse_unkept(code: str, kept: Sequence[str]) -> None:
+    """ValueError for a code the index does not keep."""
     if code not in kept:
         raise ValueError(f"this index keeps no {code} codes; make it with codes={(*kept[:-1], code)}")
-    return code
 
 
 def _keep(stage: Stage, last: bool, k: int) -> int:
@@ -151,7 +160,7 @@ def _keep(stage: Stage, last: bool, k: int) -> int:
         return k
     if stage.keep is None and stage.times is None:
         raise ValueError(f'Stage("{stage.code}") needs keep or times: how many rows go on to the next stage')
-    keep = stage.keep if stage.keep is not None else int(np.ceil((stage.times or 1) * k))
+    keep = stage.keep if stage.keep is not None else int(np.ceil((stage.times or 1) * k - 1e-6))
     if keep < k:
         raise ValueError(f'Stage("{stage.code}") keeps {keep} rows, fewer than the k={k} asked for')
     return keep

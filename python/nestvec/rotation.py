@@ -9,12 +9,16 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+ROUNDS = 3
+LARGE = 1e33
+
 
 class BlockRotation:
-    """Random signs and Hadamard transforms inside the levels, in float32 sums of a fixed order.
+    """Random signs and Hadamard transforms inside the levels, in sums of a fixed order.
 
-    A level of L dims is transformed in a run of 2^m dims at its start and, where L is no power of two, again in one
-    at its end: each transform is orthogonal, so the whole is.
+    In each round, a level of L dims is transformed in a run of 2^m dims at its start and, where L is no power of two,
+    again in one at its end: each transform is orthogonal, so the whole is. One round leaves few dims with much energy
+    visible (their sums take few values); after three the dims of a level look alike.
 
     Parameters
     ----------
@@ -25,26 +29,29 @@ class BlockRotation:
     """
 
     def __init__(self, bounds: Array, seed: int = 0) -> None:
-        starts = [0, *bounds[:-1].tolist()]
-        self._spans = []
-        for begin, end in zip(starts, bounds.tolist(), strict=True):
+        self._spans: list[tuple[int, int, int]] = []  # first dim, size, end of the level
+        for begin, end in zip([0, *bounds[:-1].tolist()], bounds.tolist(), strict=True):
             size = 1 << ((end - begin).bit_length() - 1)
-            self._spans.append((begin, size))
-            if size != end - begin:
-                self._spans.append((end - size, size))
+            starts = [begin] if size == end - begin else [begin, end - size]
+            self._spans += [(start, size, end) for start in starts] * ROUNDS
         self._signs = []
         source = np.random.PCG64(seed)
-        for _, size in self._spans:
+        for _, size, _ in self._spans:
             bits = np.unpackbits(source.random_raw(-(-size // 64)).astype("<u8").view(np.uint8))[:size]
             self._signs.append(np.where(bits, np.float32(1), np.float32(-1)))
 
     def apply(self, x: Array) -> Array:
-        """Rotated copy of (n, d) rows; of (n, dims), the levels that are whole."""
-        result = x.astype(x.dtype if x.dtype == np.float64 else np.float32)
-        for (begin, size), signs in zip(self._spans, self._signs, strict=True):
-            if begin + size <= x.shape[1]:
+        """Rotated copy of (n, d) float32 or float64 rows; of (n, dims), the levels that are whole."""
+        large = x.dtype == np.float32 and x.size > 0 and float(np.abs(x).max()) > LARGE
+        result = x.astype(np.float64) if large else x.copy()  # sums beyond float32 go through float64
+        for (begin, size, end), signs in zip(self._spans, self._signs, strict=True):
+            if end <= x.shape[1]:
                 result[:, begin : begin + size] = _hadamard(result[:, begin : begin + size] * signs)
-        return result
+        if not large:
+            return result
+        most = np.finfo(np.float32).max
+        clipped: Array = np.clip(result, -most, most).astype(np.float32)
+        return clipped
 
 
 def _hadamard(x: Array) -> Array:

@@ -1,6 +1,6 @@
 """Coarse codes of rows, `b1` (signs) and `i4` (high halves of int8 codes), with what makes their scores unbiased.
 
-A row x over a prefix is stood for by F v, where v are its small integers (signs -1 and 1, or 2 h - 15 for the high
+A row x over a prefix is stood for by F v, where v are its small integers (signs -1 and 1, or 2 h - 15.0625 for the high
 half h of an int8 code's byte) and ``F = <r, r> / <r, v>``: then <r, F v> = <r, r>, and <q, F v> has no bias along r
 (Gao and Long, "RaBitQ", SIGMOD 2024, arXiv 2405.12497). r is the row itself, or for `b1` what is left of it after the
 mean was taken away. What F v has besides r is orthogonal to it, of norm ``sqrt(F^2 <v, v> - <r, r>)``; as if in a
@@ -23,6 +23,7 @@ from .bits import word_width
 from .lanes import BLOCK, COSINE, L2, LANES, LINE, TILE, fold, level_width, njit
 
 LARGEST = 3e38
+MIDDLE = 15.0625  # the codes of high half h are 16 h - 128 to 16 h - 113, in the middle 8 (2 h - 15.0625)
 
 
 @njit
@@ -134,7 +135,7 @@ def pack_nibbles(
         tile, column = at // TILE * TILE, at % TILE * 4
         total = 0.0
         product = 0.0
-        small = 0
+        small = 0.0
         for level in range(levels):
             begin = bounds[level - 1] if level > 0 else 0
             width = level_width(bounds, level)
@@ -149,13 +150,14 @@ def pack_nibbles(
                 else:
                     nibbles[target + j // 8 * LINE + j % 4] |= np.uint8(high << 4)
                 value = np.float64(x[i, begin + j])
-                products[j % LANES] += value * np.float64(2 * high - 15)
+                middle = np.float64(2 * high) - MIDDLE
+                products[j % LANES] += value * middle
                 squares[j % LANES] += value * value
-                small += (2 * high - 15) * (2 * high - 15)
+                small += middle * middle  # exact, in any order
             for j in range(bounds[level] - begin, nibble_width(bounds, level) * 2):
                 if j % 8 < 4:  # so that every byte is written
                     nibbles[target + j // 8 * LINE + j % 4] = 0
             product += fold(products)
             total += fold(squares)
             norm = total
-            _write_factors(total, product, float(small), bounds[level], norm, metric, at, level, factors)
+            _write_factors(total, product, small, bounds[level], norm, metric, at, level, factors)

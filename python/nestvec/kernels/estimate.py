@@ -147,7 +147,7 @@ def scan_i4(
     values: Any,
     counts: Any,
 ) -> int:
-    """As `scan_b1`, for a plane of `pack_nibbles`; query (W,) int8 in steps of 64 dims; shift is 15 times their sum."""
+    """As `scan_b1`, for a plane of `pack_nibbles`; query (W,) int8, 64 dims a step; shift: 15.0625 times their sum."""
     lines = nibbles[: nibbles.shape[0] // LINE * LINE].reshape(-1, LINE)
     spread = _spread(query)
     lanes = np.empty(LINE, np.int32)
