@@ -34,7 +34,7 @@ def vectors(x: Any, name: str, dims: int | None = None, *, single: bool = False)
     ValueError
         Unless `x` is ``(n, dims)`` with at least one dim (or ``(dims,)``, taken as one row, if `single`).
     """
-    array = _as_numpy(x, name)
+    array = as_numpy(x, name)
     if single and array.ndim == 1:
         array = array[None, :]
     if array.ndim != 2:
@@ -82,7 +82,8 @@ def _check_finite(result: Array, source: Array, name: str, first_row: int) -> No
     raise ValueError(f"{name} holds {result[row, column]} at {where}; only finite values can be searched")
 
 
-def _as_numpy(x: Any, name: str) -> Array:
+def as_numpy(x: Any, name: str) -> Array:
+    """`x` as a numpy array of any type and shape; no copy is made where none is needed."""
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise TypeError(f"{name} is a masked array; fill or drop its masked values first")
     if isinstance(x, np.ndarray):
@@ -204,7 +205,7 @@ def codes(x: Any, name: str, bits: int | None = None, *, single: bool = False) -
     ValueError
         For another width, or a one bit beyond the code's end, naming its row.
     """
-    array = _as_numpy(x, name)
+    array = as_numpy(x, name)
     if array.dtype != np.uint8:
         hint = "; as_ubinary converts signed codes" if array.dtype == np.int8 else "; pack_bits makes codes of floats"
         raise TypeError(f"{name} has dtype {array.dtype}, packed codes are uint8{hint}")
@@ -245,7 +246,7 @@ def thresholds(value: Any, d: int) -> Array:
     """What each dim is compared with, ``(d,)`` float32 or float64; None is 0, one number is for all dims."""
     if value is None:
         return np.zeros(d, np.float32)
-    array = np.asarray(value)
+    array = as_numpy(value, "thresholds")
     if array.ndim == 0:
         array = np.full(d, array)
     if array.shape != (d,):

@@ -203,9 +203,8 @@ class BinaryIndex(Container[BitSegment]):
 
     def _codes(self, x: Any, name: str, *, single: bool) -> Array:
         """Codes as given, or of vectors."""
-        array = np.asarray(x) if isinstance(x, (list, tuple)) else x
-        dtype = getattr(array, "dtype", None)
-        if dtype is not None and isinstance(dtype, np.dtype) and dtype.kind in "iub":
+        array = arrays.as_numpy(x, name)
+        if array.dtype.kind in "iub":
             return arrays.codes(array, name, self._bits, single=single)
         values = arrays.signs(array, name, self._bits, single=single)
         codes = np.empty((len(values), -(-self._bits // 8)), np.uint8)

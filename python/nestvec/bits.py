@@ -51,8 +51,9 @@ def pack_bits(x: Any, thresholds: Any = None) -> Array:
     >>> nv.pack_bits([[1.0, -2.0, 0.0, 0.5]]).tolist()
     [[144]]
     """
-    single = getattr(x, "ndim", 2) == 1
-    array = arrays.vectors(x, "x", single=single)
+    array = arrays.as_numpy(x, "x")
+    single = array.ndim == 1
+    array = arrays.vectors(array, "x", single=single)
     d = array.shape[1]
     limits = arrays.thresholds(thresholds, d)
     out = np.empty((len(array), -(-d // 8)), np.uint8)
@@ -68,8 +69,9 @@ def pack_bits(x: Any, thresholds: Any = None) -> Array:
 def pack_signs(values: Array, thresholds: Array, out: Array) -> None:
     """Codes of checked float32 or float64 rows."""
     if values.dtype == np.float32:
-        below = thresholds.astype(np.float32)  # x > t is x > the largest float32 that is not above t
-        below = np.where(below > thresholds, np.nextafter(below, np.float32(-np.inf)), below)
+        with np.errstate(all="ignore"):
+            below = thresholds.astype(np.float32)  # x > t is x > the largest float32 that is not above t
+            below = np.where(below > thresholds, np.nextafter(below, np.float32(-np.inf)), below)
         backends.current().sign_bits_f32(values, below, out)
     else:
         backends.current().sign_bits_f64(values, thresholds.astype(np.float64), out)
@@ -220,8 +222,9 @@ def intersection_topk(
     >>> D.tolist(), I.tolist()
     ([[2, 1]], [[1, 2]])
     """
+    codes = arrays.codes(codes, "codes")
     distances, found = _topk(q, codes, k, bits, AND, threads)
-    used = bits if bits is not None else np.shape(codes)[1] * 8
+    used = bits if bits is not None else codes.shape[1] * 8
     return np.where(found < 0, np.int32(-1), np.int32(used) - distances), found
 
 
