@@ -29,6 +29,14 @@ def main(expected: str) -> None:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :7]
         if not (np.array_equal(I, order) and np.array_equal(D, np.take_along_axis(scores, order, 1))):
             sys.exit(f"search in {dims} dims differs from brute force")
+    distances = (q[:, None] > 0) ^ (x > 0)
+    D, I = nv.hamming_topk(nv.pack_bits(q), nv.pack_bits(x), 7, bits=40)
+    order = np.argsort(distances.sum(axis=2), axis=1, kind="stable")[:, :7]
+    if not np.array_equal(I, order):
+        sys.exit("Hamming search differs from brute force")
+    _, I = index.search(q, 7, plan=[nv.Stage("b1", keep=len(x)), nv.Stage("raw")])
+    if not np.array_equal(I, index.search(q, 7)[1]):
+        sys.exit("a plan that keeps every row differs from exact search")
 
 
 if __name__ == "__main__":
