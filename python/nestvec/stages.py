@@ -21,7 +21,7 @@ from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 Array = npt.NDArray[Any]
 
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
-SAMPLE_SHARE = 64  # of the rows, at most one in so many
+SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
 CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
 
