@@ -17,8 +17,9 @@ from .planes import BLOCK, Words, level_widths, padded
 Array = npt.NDArray[Any]
 
 XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
-GROUP = 256  # queries per pass: their lists then stay in cache
-ROOM = 1024  # places in a query's list, at least
+GROUP = 256  # queries per pass, at most
+PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
+ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
 SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 
 
@@ -64,7 +65,7 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
     if count < 4 * threads:
         shares = _split(parts, threads)
         return _best(parallel.run(partial(_search, task=task), shares, threads), task.k)
-    size = min(GROUP, -(-count // threads))
+    size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
     batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
     found = parallel.run(lambda some: _search(parts, some), batches, threads)
     return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
@@ -81,11 +82,15 @@ def _pieces(part: BitPart, count: int) -> list[BitPart]:
     ]
 
 
+def _room(k: int) -> int:
+    return max(ROOM, 2 * k + 4 * BLOCK + SPARE * min(k, ROOM))
+
+
 class _Lists:
     """What a batch of queries has found; see `nestvec.kernels.bits.scan_bits`."""
 
     def __init__(self, task: BitTask) -> None:
-        count, room = len(task.queries), max(ROOM, 2 * task.k + 4 * BLOCK)
+        count, room = len(task.queries), _room(task.k)
         self.histograms = np.zeros((count, task.bits + 1), np.int32)
         self.limits = np.full(count, task.bits, np.int32)
         self.totals = np.zeros(count, np.int64)
