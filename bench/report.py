@@ -21,7 +21,7 @@ LEGEND_BITS = (
 )
 GROUP = ("data", "n", "d", "dims", "k", "threads", "simd")
 GROUP_BITS = ("data", "n", "bits", "k", "threads", "simd")
-FLAT = ("faiss-flat", "faiss-flat-blas", "faiss-heap", "faiss-count")
+FLAT = ("faiss-flat", "faiss-flat-blas", "faiss-heap", "faiss-count", "faiss-heap-tuned", "faiss-count-tuned")
 HEADER = ("nq", "peer", "ms/query", "min", "recall", "vs faiss", "vs best peer", "score error", "bytes/row", "build s")
 
 
