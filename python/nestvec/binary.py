@@ -214,9 +214,10 @@ class BinaryIndex(Container[BitSegment]):
     def _ready(self, q: Any, used: int) -> tuple[Array, list[BitPart], int]:
         queries = query_words(self._codes(q, "q", single=True), self._bounds, used)
         stored = self._contents.stored
-        if sum(n for _, n in stored) == 0:
+        total = sum(n for _, n in stored)
+        if total == 0:
             raise ValueError("the index is empty; add codes before searching")
-        return queries, [BitPart(s.words, 0, n, s.ids, s.base) for s, n in stored], sum(n for _, n in stored)
+        return queries, [BitPart(s.words, 0, n, s.ids, s.base) for s, n in stored], total
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, parallel
-from .nearest import AND, OR, XOR, BitPart, BitTask, nearest, query_words
+from .nearest import AND, OR, XOR, BitPart, BitTask, best, nearest, query_words
 from .parallel import threads_for
 from .planes import BLOCK, Words, padded
 
@@ -138,7 +138,8 @@ def hamming(q: Any, codes: Any, *, bits: int | None = None, threads: int | None 
     >>> nv.hamming(np.uint8([[0b11110000]]), np.uint8([[0b11110001], [0]]), bits=2).tolist()
     [[0, 2]]
     """
-    return _counts(q, codes, bits, XOR, threads)
+    (counts,) = _counts(q, codes, bits, (XOR,), threads)
+    return counts
 
 
 def intersection(q: Any, codes: Any, *, bits: int | None = None, threads: int | None = None) -> Array:
@@ -153,7 +154,8 @@ def intersection(q: Any, codes: Any, *, bits: int | None = None, threads: int | 
     >>> nv.intersection(np.uint8([[0b11110000]]), np.uint8([[0b11000001], [0]])).tolist()
     [[2, 0]]
     """
-    return _counts(q, codes, bits, AND, threads)
+    (counts,) = _counts(q, codes, bits, (AND,), threads)
+    return counts
 
 
 def jaccard(q: Any, codes: Any, *, bits: int | None = None, threads: int | None = None) -> Array:
@@ -168,8 +170,7 @@ def jaccard(q: Any, codes: Any, *, bits: int | None = None, threads: int | None 
     >>> nv.jaccard(np.uint8([[0b11110000]]), np.uint8([[0b11000000], [0]])).tolist()
     [[0.5, 0.0]]
     """
-    both, either = _counts(q, codes, bits, AND, threads), _counts(q, codes, bits, OR, threads)
-    return _ratio(both, either).astype(np.float32)
+    return _ratio(*_counts(q, codes, bits, (AND, OR), threads)).astype(np.float32)
 
 
 def hamming_topk(
@@ -222,9 +223,8 @@ def intersection_topk(
     >>> D.tolist(), I.tolist()
     ([[2, 1]], [[1, 2]])
     """
-    codes = arrays.codes(codes, "codes")
-    distances, found = _topk(q, codes, k, bits, AND, threads)
-    used = bits if bits is not None else codes.shape[1] * 8
+    q, codes, used = _pair(q, codes, bits)
+    distances, found = _topk(q, codes, k, used, AND, threads)
     return np.where(found < 0, np.int32(-1), np.int32(used) - distances), found
 
 
@@ -248,7 +248,7 @@ def jaccard_topk(
     scores, found = np.full((len(queries), 0), -np.inf), np.empty((len(queries), 0), np.int64)
     for first in range(0, len(rows), PACK_ROWS):  # quotients of small integers are distinct in float64
         some = rows[first : first + PACK_ROWS]
-        ratio = _ratio(*(_counts(queries, some, bits, what, threads) for what in (AND, OR)))
+        ratio = _ratio(*_counts(queries, some, bits, (AND, OR), threads))
         ids = np.broadcast_to(np.arange(first, first + len(some)), ratio.shape)
         scores, found = np.concatenate([scores, ratio], axis=1), np.concatenate([found, ids], axis=1)
         order = np.lexsort((found, -scores), axis=1)[:, :k]
@@ -279,17 +279,19 @@ def _packed(rows: Array, first: int, bits: int) -> Words:
     return words
 
 
-def _counts(q: Any, codes: Any, bits: int | None, what: int, threads: int | None) -> Array:
+def _counts(q: Any, codes: Any, bits: int | None, whats: tuple[int, ...], threads: int | None) -> list[Array]:
+    """Counts of all rows, (nq, n) int32, by each of `whats`; rows are packed once for all."""
     queries, rows, used = _pair(q, codes, bits)
     wanted = query_words(queries, np.asarray([used], np.int64), used)
-    out = np.empty((len(queries), len(rows)), np.int32)
+    out = [np.empty((len(queries), len(rows)), np.int32) for _ in whats]
+    kernel = backends.current().count_bits
 
     def part(first: int) -> None:
         words, count = _packed(rows, first, used), len(rows[first : first + PACK_ROWS])
         some = np.empty((len(queries), count), np.int32)
-        kernel = backends.current().count_bits
-        kernel(words.words, words.starts, words.bounds, used, wanted, what, 0, count, some)
-        out[:, first : first + count] = some
+        for counts, what in zip(out, whats, strict=True):
+            kernel(words.words, words.starts, words.bounds, used, wanted, what, 0, count, some)
+            counts[:, first : first + count] = some
 
     workers = threads_for(threads, len(queries) * len(rows) * used // 8)
     parallel.run(part, range(0, len(rows), PACK_ROWS), workers)
@@ -312,13 +314,8 @@ def _topk(q: Any, codes: Any, k: int, bits: int | None, what: int, threads: int 
 
 def merged(found: list[tuple[Array, Array]], count: int, k: int) -> tuple[Array, Array]:
     """The k nearest of several lists, by distance and then id; missing ones are id -1 and the largest int32."""
-    if not found:
-        found = [(np.empty((count, 0), np.int32), np.empty((count, 0), np.int64))]
-    distances, ids = found[0]
-    if len(found) > 1:
-        distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
-        order = np.lexsort((ids, distances), axis=1)[:, :k]
-        distances, ids = np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
+    nothing = np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
+    distances, ids = best(found or [nothing], k)
     if ids.shape[1] >= k:
         return distances[:, :k], ids[:, :k]
     missing = ((0, 0), (0, k - ids.shape[1]))

@@ -64,7 +64,7 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
         return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
     if count < 4 * threads:
         shares = _split(parts, threads)
-        return _best(parallel.run(partial(_search, task=task), shares, threads), task.k)
+        return best(parallel.run(partial(_search, task=task), shares, threads), task.k)
     size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
     batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
     found = parallel.run(lambda some: _search(parts, some), batches, threads)
@@ -122,7 +122,7 @@ def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
         lists.counts[:] = 0
         _scan(part, task, lists, in_order)
         found.append(_ordered(part, task, lists, in_order))
-    return _best(found, task.k)
+    return best(found, task.k)
 
 
 def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
@@ -160,7 +160,7 @@ def _ordered(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> tup
     return distances, ids
 
 
-def _best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
+def best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """Several lists over different rows as one; where one ran out, its places come last."""
     if len(found) == 1:
         return found[0]

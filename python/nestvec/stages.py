@@ -134,7 +134,7 @@ class Run:
     ) -> None:
         step = self.steps[0]
         scan = getattr(self.kernels, f"scan_{step.code}")
-        rows_per_call = max(CALL_BYTES // max(self._row_bytes(step), 1) // stride, 1) * stride
+        rows_per_call = max(CALL_BYTES // max(self.row_bytes(step), 1) // stride, 1) * stride
         for part, offset in parts:
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
@@ -230,7 +230,7 @@ class Run:
         fixed = plane_arguments(part, step.code, step.levels, self.task.metric, self.frame.bounds)
         return fixed, (coded.codes[query], coded.shifts[query], coded.lifts[query])
 
-    def _row_bytes(self, step: Step) -> int:
+    def row_bytes(self, step: Step) -> int:
         """What scoring one row in a stage reads."""
         begin = int(self.frame.bounds[step.begin - 1]) if step.begin else 0
         dims = step.dims - begin
@@ -270,7 +270,7 @@ def run_plan(
     else:
         found = parallel.run(lambda query: run.search(query, 1, meter), range(count), threads)
     report = tuple(
-        StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run._row_bytes(step), seconds / count)
+        StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run.row_bytes(step), seconds / count)
         for step, rows, seconds in zip(steps, meter.rows, meter.seconds, strict=True)
     )
     return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), Explanation(report)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .bits import count_bits, order_bits, pack_words, scan_bits, sign_bits_f32, sign_bits_f64
+from .bits import count_bits, order_bits, pack_words, scan_bits, sign_bits
 from .codes import pack_nibbles, pack_signs
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
 from .estimate import list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
@@ -45,8 +45,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "pack_rows": pack_rows,
     "pack_queries": pack_queries,
     "scan": scan,
-    "sign_bits_f32": sign_bits_f32,
-    "sign_bits_f64": sign_bits_f64,
+    "sign_bits_f32": sign_bits,
+    "sign_bits_f64": sign_bits,
     "pack_words": pack_words,
     "count_bits": count_bits,
     "scan_bits": scan_bits,

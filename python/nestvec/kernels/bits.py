@@ -50,19 +50,11 @@ def word_mask(count: int) -> Any:
 
 
 @njit
-def sign_bits_f32(x: Any, thresholds: Any, codes: Any) -> None:
-    """Bit j of row i says whether ``x[i, j] > thresholds[j]``: x (n, d) float32, codes (n, ceil(d / 8)) uint8."""
-    for i in range(x.shape[0]):
-        for byte in range(codes.shape[1]):
-            bits = 0
-            for j in range(byte * 8, min(byte * 8 + 8, x.shape[1])):
-                bits |= int(x[i, j] > thresholds[j]) << (7 - j % 8)
-            codes[i, byte] = bits
+def sign_bits(x: Any, thresholds: Any, codes: Any) -> None:
+    """Bit j of row i says whether ``x[i, j] > thresholds[j]``.
 
-
-@njit
-def sign_bits_f64(x: Any, thresholds: Any, codes: Any) -> None:
-    """As `sign_bits_f32`, for float64."""
+    x (n, d) and thresholds (d,) are both float32 or both float64, codes (n, ceil(d / 8)) uint8.
+    """
     for i in range(x.shape[0]):
         for byte in range(codes.shape[1]):
             bits = 0
