@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,73 @@ def _check_finite(result: Array, source: Array, name: str, first_row: int) -> No
     if np.isfinite(np.longdouble(value)):
         raise ValueError(f"{name} holds {value} at {where}, beyond the range of float32; rescale the vectors")
     raise ValueError(f"{name} holds {result[row, column]} at {where}; only finite values can be searched")
+
+
+class Ragged(NamedTuple):
+    """Bags of vectors, as documents are of tokens: bag i is ``tokens[offsets[i] : offsets[i + 1]]``."""
+
+    tokens: Array  # (N, d), of a type that `to_float32` takes
+    offsets: Array  # (n + 1,) int64, from 0 to N
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def ragged(x: Any, name: str, dims: int | None = None, offsets: Any = None) -> Ragged:
+    """Bags of vectors from any of their forms; no copy is made unless they come as a list.
+
+    Parameters
+    ----------
+    x
+        ``(tokens, offsets)``; tokens ``(N, d)`` with `offsets` apart; a list of ``(n_i, d)`` arrays; ``(n, length, d)``;
+        or ``(N, d)`` alone, one bag.
+    dims : int, optional
+        What d must be.
+
+    Raises
+    ------
+    TypeError
+        As `vectors`, and for offsets that are no integers.
+    ValueError
+        For other shapes, and for offsets that do not ascend from 0 to N.
+    """
+    if offsets is None and isinstance(x, tuple) and len(x) == 2 and np.ndim(x[0]) == 2 and np.ndim(x[1]) == 1:
+        x, offsets = x
+    if offsets is None and isinstance(x, (list, tuple)):
+        return _joined(x, name, dims)
+    array = as_numpy(x, name)
+    if array.ndim == 3 and offsets is None:
+        offsets = np.arange(len(array) + 1) * array.shape[1]
+        array = array.reshape(-1, array.shape[2])
+    tokens = vectors(array, name, dims)
+    return Ragged(tokens, _bag_offsets([0, len(tokens)] if offsets is None else offsets, name, len(tokens)))
+
+
+def _joined(bags: Sequence[Any], name: str, dims: int | None) -> Ragged:
+    arrays = []
+    for i, bag in enumerate(bags):
+        try:
+            arrays.append(vectors(bag, f"{name}[{i}]", dims))
+        except ValueError as error:
+            raise ValueError(f"{error}; {name} is a list of (n_i, d) arrays, or (tokens, offsets)") from None
+        dims = arrays[-1].shape[1]
+    if not arrays:
+        return Ragged(np.empty((0, dims or 1), np.float32), np.zeros(1, np.int64))
+    return Ragged(np.concatenate(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+
+
+def _bag_offsets(offsets: Any, name: str, count: int) -> Array:
+    given = as_numpy(offsets, f"offsets of {name}")
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise TypeError(f"offsets of {name} must be 1-D integers, got {given.ndim}-D {given.dtype}")
+    result = given.astype(np.int64)
+    if len(result) == 0 or result[0] != 0 or result[-1] != count or (result[1:] < result[:-1]).any():
+        ends = f"{result[0]} to {result[-1]}" if len(result) else "nothing"
+        raise ValueError(
+            f"offsets of {name} must ascend from 0 to {count}, the number of its tokens (offsets[i] is where bag i "
+            f"begins); got {len(result)} of them, from {ends}"
+        )
+    return result
 
 
 def as_numpy(x: Any, name: str) -> Array:
