@@ -98,8 +98,8 @@ def ragged(x: Any, name: str, dims: int | None = None, offsets: Any = None) -> R
     Parameters
     ----------
     x
-        ``(tokens, offsets)``; tokens ``(N, d)`` with `offsets` apart; a list of ``(n_i, d)`` arrays; ``(n, length, d)``;
-        or ``(N, d)`` alone, one bag.
+        ``(tokens, offsets)``; tokens ``(N, d)`` with `offsets` apart; a list of ``(n_i, d)`` arrays; an array
+        ``(n, length, d)``; or ``(N, d)`` alone, one bag.
     dims : int, optional
         What d must be.
 
