@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backends
+from . import backends, parallel
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
 
 PANEL, LINE = 16, 64
 RUN = 128  # tokens that a MaxSim kernel widens at a time
+CALL_WORK = 10**9  # multiplications of a kernel call, at most: Ctrl-C is answered between calls
 MARGIN = 2.0**-22  # relative, for each float32 rounding of a bound: four times what it needs
 
 
@@ -86,3 +88,90 @@ def coded_queries(q: Array, offsets: Array) -> CodedQueries:
     return CodedQueries(
         np.ascontiguousarray(query_codes).reshape(-1, lines, LINE), query_steps.reshape(-1, PANEL), panels, bounds
     )
+
+
+class Bags(NamedTuple):
+    """Documents as MaxSim kernels read them: `tokens` of type `suffix`, times `scales` unless empty."""
+
+    tokens: Array
+    scales: Array
+    suffix: str
+    offsets: Array
+
+
+class BagQueries(NamedTuple):
+    """Query tokens (m, d) float64 and where each query's begin."""
+
+    tokens: Array
+    offsets: Array
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def some(self, first: int, last: int) -> BagQueries:
+        """Queries [`first`, `last`)."""
+        at, end = self.offsets[[first, last]]
+        return BagQueries(self.tokens[at:end], self.offsets[first : last + 1] - at)
+
+
+def score(queries: BagQueries, bags: Bags, docs: Array, threads: int) -> Array:
+    """Exact MaxSim (nq, c) float64 of the documents listed, in the order listed; -inf for those without tokens.
+
+    Raises
+    ------
+    ValueError
+        For NaN and Inf, naming token and column.
+    """
+    kernel = getattr(backends.current(), f"maxsim_{bags.suffix}")
+    m, d = queries.tokens.shape
+    out = np.empty((len(queries), len(docs)))
+
+    def part(span: tuple[int, int]) -> int:
+        first, last = span
+        one = len(queries) == 1
+        found = out[:, first:last] if one else np.empty((len(queries), last - first))
+        some = docs[first:last]
+        bad = kernel(*queries, bags.tokens, bags.scales, bags.offsets, some, scratch(m, d), found)
+        if not one:
+            out[:, first:last] = found
+        return -1 if bad < 0 else int(some[bad])
+
+    work = (bags.offsets[docs + 1] - bags.offsets[docs]) * (m * d)
+    for bad in parallel.run(part, spans(work, threads), threads):
+        if bad >= 0:
+            first, last = bags.offsets[bad : bad + 2]
+            raise _not_finite(bags, int(first), int(last))
+    return out
+
+
+def spans(work: Array, threads: int) -> list[tuple[int, int]]:
+    """Cuts of a list with so much work for each entry: one for each thread, and short enough to answer Ctrl-C."""
+    done = np.cumsum(work)
+    total = int(done[-1]) if len(done) else 0
+    pieces = max(threads, -(-total // CALL_WORK))
+    if pieces == 1:
+        return [(0, len(work))]
+    cuts = np.unique([0, *np.searchsorted(done, total * np.arange(1, pieces) // pieces), len(work)])
+    return list(pairwise(cuts.tolist()))
+
+
+def _not_finite(bags: Bags, first: int, last: int) -> ValueError:
+    tokens = bags.tokens[first:last]
+    if bags.suffix != "f32":
+        wide = np.empty(tokens.shape, np.float32)
+        bits, high = tokens.astype(np.uint32), {"f16": 0x7C00, "bf16": 0x7F80}[bags.suffix]
+        wide[:] = np.where(bits & high == high, np.where(bits & 0x7FFF == high, np.inf, np.nan), 0)
+        tokens = wide
+    token, column = (int(at[0]) for at in np.nonzero(~np.isfinite(tokens)))
+    where = f"token {first + token}, column {column}"
+    return ValueError(f"docs holds {tokens[token, column]} at {where}; only finite values can be scored")
+
+
+def best(scores: Array, ids: Array, k: int) -> tuple[Array, Array]:
+    """The k best of (n,) scores, best first, ties by smaller id; documents that score -inf are none."""
+    if len(scores) > 4 * k:
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        scores, ids = scores[kept], ids[kept]
+    order = np.lexsort((ids, -scores))[:k]
+    order = order[scores[order] > -np.inf]
+    return scores[order], ids[order]

@@ -5,7 +5,7 @@
 (the Chamfer similarity; Khattab and Zaharia, SIGIR 2020, arXiv 2004.12832). Inner products are the float64 sums of
 `nestvec.kernels.exact`, and so is the sum over query tokens, in their order. A document without tokens scores -inf.
 
-Codes of tokens are rows of int8, with one scale each, ``x = s (c + e)``; of query tokens likewise, ``q = t (b + f)``, so
+Codes of tokens are rows of int8, with one scale each, ``x = s (c + e)``; of query tokens likewise, ``q = t (b + f)``:
 
     ``<q, x> <= t s <b, c> + (|q| + |t f|) |s e| + |t f| |x|``          (Cauchy-Schwarz)
 
@@ -63,7 +63,9 @@ def finite_i8(source: Any) -> bool:
 
 def _maxsim(load: Callable[..., Any], finite: Callable[..., Any]) -> Callable[..., Any]:
     @njit
-    def maxsim(q: Any, q_offsets: Any, tokens: Any, scales: Any, offsets: Any, docs: Any, scratch: Any, out: Any) -> int:
+    def maxsim(
+        q: Any, q_offsets: Any, tokens: Any, scales: Any, offsets: Any, docs: Any, scratch: Any, out: Any
+    ) -> int:
         """Exact MaxSim of every query with the documents listed.
 
         Parameters
