@@ -21,6 +21,7 @@ T* output(Array<T>& a) {
   return a.mutable_data();  // throws on a read-only array
 }
 
-void bind_codes(py::module_& m, const Kernels& k);  // bind_codes.cpp
+void bind_codes(py::module_& m, const Kernels& k);   // bind_codes.cpp
+void bind_tokens(py::module_& m, const Kernels& k);  // bind_tokens.cpp
 
 }  // namespace nestvec

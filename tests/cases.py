@@ -11,6 +11,7 @@ import numpy as np
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
 from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
+from token_cases import TOKENS
 
 Arguments = dict[str, Any]
 
@@ -264,6 +265,7 @@ CODED: dict[str, Callable[..., Arguments]] = {
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,
+    **TOKENS,
 }
 
 

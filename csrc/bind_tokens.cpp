@@ -1,0 +1,97 @@
+// Bindings of the kernels over bags of tokens.
+#include "bind.h"
+
+namespace nestvec {
+namespace {
+
+void check_entries(const Array<int32_t>& entries, int64_t size) {
+  int32_t most = -1;
+  for (int64_t i = 0; i < entries.size(); i++) {
+    int32_t at = entries.data()[i] & INT32_MAX;
+    most = at > most ? at : most;
+  }
+  need(most < size, "a sketch must stay within its target");
+}
+
+Bags bags_of(const Array<float>& x, const Array<int64_t>& offsets, const Array<uint32_t>& partitions, int64_t k,
+             bool fill) {
+  need(x.ndim() == 2 && partitions.ndim() == 2 && partitions.shape(0) == x.shape(0) && partitions.shape(1) >= 1 &&
+           k >= 0 && k <= 30 && offsets.size() >= 1 && x.shape(0) <= INT32_MAX,
+       "one row of partitions for each token");
+  const int64_t* at = offsets.data();
+  int64_t n = offsets.size() - 1;
+  need(at[0] >= 0 && at[n] <= x.shape(0), "offsets must stay within the tokens");
+  for (int64_t i = 0; i < n; i++)
+    need(at[i] <= at[i + 1] - fill, "offsets must not descend, and what is filled needs a token");
+  uint32_t all = 0;
+  for (int64_t i = 0; i < partitions.size(); i++) all |= partitions.data()[i];
+  need(all >> k == 0, "partitions must be below 2^k");
+  return {x.data(), x.shape(1), at, n, partitions.data()};
+}
+
+Fde fde_of(const Bags& bags, int64_t repetitions, const Array<int32_t>& ams, const Array<int32_t>& final, int64_t k,
+           const Array<float>& out) {
+  Fde e{ams.size() ? ams.data() : nullptr,
+        final.size() ? final.data() : nullptr,
+        repetitions,
+        int64_t(1) << k,
+        0,
+        0,
+        false,
+        false};
+  need(out.ndim() == 2 && out.shape(0) == bags.n, "one row of out for each bag");
+  e.size = out.shape(1);
+  int64_t values = e.final ? final.size() : e.size, blocks = repetitions * e.parts;
+  e.width = values / blocks;
+  need(e.width >= 1 && values == blocks * e.width, "whole blocks for every partition of every repetition");
+  need(e.ams ? ams.size() == repetitions * bags.dims : e.width == bags.dims, "blocks must be as wide as tokens");
+  check_entries(ams, e.width);
+  check_entries(final, e.size);
+  return e;
+}
+
+// What FdeScratch of csrc/kernels/fde.h lays out, in floats.
+int64_t scratch_size(const Fde& e, int64_t d) {
+  int64_t blocks = e.repetitions * e.parts, copies = (e.final ? 1 : 0) + (e.fill && e.ams ? 1 : 0);
+  return blocks + copies * blocks * e.width + (e.fill ? 2 * e.parts : 0) + (e.ams ? 16 * (d + 2 * e.width) : 0);
+}
+
+void bind_fde(py::module_& m, const Kernels& k) {
+  m.def(
+      "simhash",
+      [&k](const Array<float>& x, const Array<double>& gaussians, const Array<float>& panels, double reach,
+           int64_t bits, Array<uint32_t>& partitions) {
+        need(x.ndim() == 2 && partitions.ndim() == 2 && partitions.shape(0) == x.shape(0) && bits >= 0 && bits <= 30,
+             "one row of partitions for each token, k from 0 to 30");
+        int64_t d = x.shape(1), repetitions = partitions.shape(1), columns = repetitions * bits;
+        need(gaussians.size() == columns * d && panels.size() >= (columns + 15) / 16 * 16 * d,
+             "k columns for each repetition, as long as tokens");
+        uint32_t* to = output(partitions);
+        py::gil_scoped_release release;
+        k.simhash(x.data(), x.shape(0), d, gaussians.data(), panels.data(), reach, repetitions, bits, to);
+      },
+      py::arg("x").noconvert(), py::arg("gaussians").noconvert(), py::arg("panels").noconvert(), py::arg("reach"),
+      py::arg("k"), py::arg("partitions").noconvert());
+  m.def(
+      "encode_bags",
+      [&k](const Array<float>& x, const Array<int64_t>& offsets, const Array<uint32_t>& partitions,
+           const Array<int32_t>& ams, const Array<int32_t>& final, int64_t bits, bool average, bool fill,
+           Array<float>& scratch, Array<float>& out) {
+        Bags bags = bags_of(x, offsets, partitions, bits, fill);
+        Fde e = fde_of(bags, partitions.shape(1), ams, final, bits, out);
+        e.average = average, e.fill = fill;
+        need(scratch.size() >= scratch_size(e, bags.dims), "scratch is too small");
+        float *some = output(scratch), *to = output(out);
+        py::gil_scoped_release release;
+        k.encode_bags(bags, e, some, to);
+      },
+      py::arg("x").noconvert(), py::arg("offsets").noconvert(), py::arg("partitions").noconvert(),
+      py::arg("ams").noconvert(), py::arg("final").noconvert(), py::arg("k"), py::arg("average"), py::arg("fill"),
+      py::arg("scratch").noconvert(), py::arg("out").noconvert());
+}
+
+}  // namespace
+
+void bind_tokens(py::module_& m, const Kernels& k) { bind_fde(m, k); }
+
+}  // namespace nestvec
