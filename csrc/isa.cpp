@@ -8,6 +8,7 @@
 #include "kernels/estimate.h"
 #include "kernels/exact.h"
 #include "kernels/maxsim.h"
+#include "kernels/fde.h"
 #include "kernels/pack.h"
 #include "kernels/scan.h"
 #include "kernels/select.h"
@@ -41,6 +42,8 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .list_i4 = list_codes<Nibbles>,
     .list_i8 = list_codes<Bytes>,
     .keep_best = keep_best,
+    .simhash = simhash,
+    .encode_bags = encode_bags,
     .scores_f32 = scores<F32Rows>,
     .scores_f16 = scores<F16Rows>,
     .scores_bf16 = scores<BF16Rows>,

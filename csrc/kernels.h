@@ -104,7 +104,7 @@ struct Shortlist {
 };
 
 // Documents as bags of tokens, queries as bags of query tokens: python/nestvec/kernels/maxsim.py.
-struct Bags {
+struct Documents {
   const void* tokens;
   int64_t stride, dims;
   const float* scales;  // null: 1
@@ -137,13 +137,28 @@ struct CodedBagQueries {
   int64_t n;
 };
 
+// Bags of tokens and their fixed dimensional encodings: python/nestvec/kernels/fde.py.
+struct Bags {
+  const float* x;
+  int64_t dims;
+  const int64_t* offsets;
+  int64_t n;
+  const uint32_t* partitions;
+};
+
+struct Fde {
+  const int32_t *ams, *final;  // null: no sketch
+  int64_t repetitions, parts, width, size;
+  bool average, fill;
+};
+
 using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
                           int64_t stride, const Shortlist&);
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
-using MaxSim = int64_t(const BagQueries&, const Bags&, const int64_t* docs, int64_t n, uint8_t* scratch, double* out);
+using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch, double* out);
 
 struct Kernels {
   void (&widen_f16)(const uint16_t* source, float* target, int64_t n);
@@ -174,6 +189,9 @@ struct Kernels {
   ScanCodes &scan_b1, &scan_i4, &scan_i8;
   ListCodes &list_b1, &list_i4, &list_i8;
   void (&keep_best)(const Shortlist&, int64_t keep);
+  void (&simhash)(const float* x, int64_t n, int64_t d, const double* gaussians, const float* panels, double reach,
+                  int64_t repetitions, int64_t k, uint32_t* partitions);
+  void (&encode_bags)(const Bags&, const Fde&, float* scratch, float* out);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;

@@ -58,7 +58,7 @@ struct MaxSimRoom {
 };
 
 template <class Type>
-inline typename Type::Bits largest_bits(const Bags& bags, int64_t first, int64_t last) {
+inline typename Type::Bits largest_bits(const Documents& bags, int64_t first, int64_t last) {
   typedef typename Type::Bits Bits;
   bool joined = bags.stride == bags.dims;
   int64_t rows = joined ? 1 : last - first, dims = joined ? (last - first) * bags.dims : bags.dims;
@@ -87,7 +87,7 @@ inline void raise_best(const BagQueries& q, int64_t column, const typename Type:
 
 // Tokens [first, first + n) of a document, at most a run.
 template <class Type>
-void raise_maxima(const BagQueries& q, const Bags& bags, int64_t first, int64_t n, const MaxSimRoom& room,
+void raise_maxima(const BagQueries& q, const Documents& bags, int64_t first, int64_t n, const MaxSimRoom& room,
                   const Ahead& ahead) {
   typedef typename Type::Element Element;
   const Element* tokens = static_cast<const Element*>(bags.tokens) + first * bags.stride;
@@ -128,7 +128,7 @@ void raise_maxima(const BagQueries& q, const Bags& bags, int64_t first, int64_t 
 }
 
 template <class Type>
-inline Ahead reading(const Bags& bags, int64_t doc) {
+inline Ahead reading(const Documents& bags, int64_t doc) {
   int64_t first = bags.offsets[doc], row = bags.stride * int64_t(sizeof(typename Type::Element));
   int64_t tokens = row > 0 ? bags.offsets[doc + 1] - first : 0;
   return {static_cast<const char*>(bags.tokens) + first * row, tokens * row, row};
@@ -136,7 +136,7 @@ inline Ahead reading(const Bags& bags, int64_t doc) {
 
 // False if the document holds NaN or Inf.
 template <class Type>
-bool begin_document(const BagQueries& q, const Bags& bags, int64_t first, int64_t last, const MaxSimRoom& room) {
+bool begin_document(const BagQueries& q, const Documents& bags, int64_t first, int64_t last, const MaxSimRoom& room) {
   auto bits = largest_bits<Type>(bags, first, last);
   if (bits >= Type::kInfinite) return false;
   float largest = Type::magnitude(bits), scale = bags.scales ? largest_magnitude(bags.scales + first, last - first) : 1;
@@ -152,7 +152,7 @@ bool begin_document(const BagQueries& q, const Bags& bags, int64_t first, int64_
 }
 
 template <class Type>
-int64_t maxsim(const BagQueries& q, const Bags& bags, const int64_t* docs, int64_t n, uint8_t* scratch, double* out) {
+int64_t maxsim(const BagQueries& q, const Documents& bags, const int64_t* docs, int64_t n, uint8_t* scratch, double* out) {
   MaxSimRoom room(scratch, q.m, bags.dims);
   pack_columns(q.data, q.m, bags.dims, room.columns);
   for (int64_t i = 0; i < q.m; i++) {

@@ -15,12 +15,14 @@ from .bits import (
     pack_bits,
 )
 from .index import NestedIndex
+from .muvera import FixedDimensionalEncoder
 from .plan import Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 
 __all__ = [
     "BinaryIndex",
+    "FixedDimensionalEncoder",
     "NestedIndex",
     "Stage",
     "__version__",

@@ -15,6 +15,7 @@ _I32: TypeAlias = NDArray[np.int32]
 _I64: TypeAlias = NDArray[np.int64]
 _U8: TypeAlias = NDArray[np.uint8]
 _U16: TypeAlias = NDArray[np.uint16]
+_U32: TypeAlias = NDArray[np.uint32]
 _U64: TypeAlias = NDArray[np.uint64]
 
 built: str  # names of all variants built, separated by blanks, also of those this machine lacks
@@ -224,6 +225,20 @@ class Kernels(Protocol):
         values: _F32,
     ) -> None: ...
     def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> None: ...
+    def simhash(self, x: _F32, gaussians: _F64, panels: _F32, reach: float, k: int, partitions: _U32) -> None: ...
+    def encode_bags(
+        self,
+        x: _F32,
+        offsets: _I64,
+        partitions: _U32,
+        ams: _I32,
+        final: _I32,
+        k: int,
+        average: bool,
+        fill: bool,
+        scratch: _F32,
+        out: _F32,
+    ) -> None: ...
     def scores_f32(self, q: _F64, rows: _F32, dims: int, metric: int, out: _F32) -> None: ...
     def scores_f16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def scores_bf16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...

@@ -32,6 +32,7 @@ from .exact import (
     topk_f32,
 )
 from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
+from .fde import encode_bags, simhash
 from .pack import pack_queries, pack_rows
 from .scan import scan
 from .select import keep_best
@@ -61,6 +62,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "list_i4": list_i4,
     "list_i8": list_i8,
     "keep_best": keep_best,
+    "simhash": simhash,
+    "encode_bags": encode_bags,
     "scores_f32": scores_f32,
     "scores_f16": scores_f16,
     "scores_bf16": scores_bf16,

@@ -1,0 +1,217 @@
+// Fixed dimensional encodings of bags of tokens; specification: python/nestvec/kernels/fde.py.
+// Cost: simhash is bound by the float32 product (R k d multiply-adds a token; a sign in a few thousand is decided in
+// float64); encoding by one addition a token, repetition and coordinate, 16 tokens at a time where there is a sketch.
+#pragma once
+#include "../kernels.h"
+#include "columns.h"
+#include "exact.h"
+
+namespace nestvec {
+namespace {
+
+constexpr int64_t kMostBits = 30;
+constexpr int64_t kRepetitions = 16;  // repetitions, whose columns fill whole panels
+
+// The magnitude from which on a coarse product has the right sign for certain; NaN, which no product reaches, where sums
+// could overflow on the way.
+inline float least_certain(const float* x, int64_t d, double reach) {
+  uint32_t most = 0;
+  for (int64_t j = 0; j < d; j++) {
+    uint32_t magnitude = bits_of(x[j]) & 0x7FFFFFFF;
+    most = magnitude > most ? magnitude : most;
+  }
+  double size = float_of(most) * reach;
+  return size < 1e37 ? float(size * product_error(d) * 1.001) + float(d) * 0x1p-147f : __builtin_nanf("");
+}
+
+// Sign bits of one panel's sums, and which of them are not certain.
+inline uint32_t coarse_signs(const float* sums, float least, uint32_t& unsure) {
+  uint32_t positive = 0, negative = 0;
+  for (int p = 0; p < kParts; p++) {
+    F32N v = load<F32N>(sums + p * kF32);
+    positive |= at_least(v, splat(least)) << p * kF32;
+    negative |= at_least(splat(-least), v) << p * kF32;
+  }
+  unsure = ~(positive | negative) & 0xFFFF;
+  return positive;
+}
+
+// Bits of a group of repetitions, one after the other, each the last sign first, as panels are packed.
+inline void group_bits(const float* x, int64_t d, const double* gaussians, const float* sums, float least,
+                       int64_t columns, int64_t k, uint8_t* bits) {
+  for (int64_t first = 0; first < columns; first += kPanel) {
+    uint32_t unsure, signs = coarse_signs(sums + first, least, unsure);
+    if (columns - first < kPanel) unsure &= (1u << (columns - first)) - 1;
+    for (; unsure; unsure &= unsure - 1) {
+      int bit = __builtin_ctz(unsure);
+      int64_t column = first + bit, row = column / k * k + (k - 1 - column % k);
+      double sum;
+      reduce<Dot, F32Rows, 1>(gaussians + row * d, &x, d, &sum);
+      signs = (signs & ~(1u << bit)) | uint32_t(sum > 0) << bit;
+    }
+    uint16_t word = uint16_t(signs);
+    memcpy(bits + first / 8, &word, 2);
+  }
+}
+
+// Gray codes of `count` bit strings of k bits to partitions: every bit with those above it.
+inline void decode(const uint8_t* bits, int64_t count, int64_t k, uint32_t* partitions) {
+  uint32_t codes[kRepetitions] = {};
+  for (int64_t r = 0; r < count; r++) {
+    uint64_t word;
+    memcpy(&word, bits + (r * k >> 3), 8);
+    codes[r] = uint32_t(word >> (r * k & 7)) & ((1u << k) - 1);
+  }
+  for (int64_t r = 0; r < kRepetitions; r++)
+    for (int shift = 1; shift < 32; shift *= 2) codes[r] ^= codes[r] >> shift;
+  memcpy(partitions, codes, count * sizeof codes[0]);
+}
+
+void simhash(const float* x, int64_t n, int64_t d, const double* gaussians, const float* panels, double reach,
+             int64_t repetitions, int64_t k, uint32_t* partitions) {
+  if (k == 0) {
+    memset(partitions, 0, n * repetitions * sizeof partitions[0]);
+    return;
+  }
+  float sums[kTokens * kMostBits * kRepetitions], least[kTokens];
+  for (int64_t t = 0, blocks = (n + kTokens - 1) / kTokens, some; blocks > 0; t += some, blocks--) {
+    some = (n - t + blocks - 1) / blocks;
+    for (int64_t i = 0; i < some; i++) least[i] = least_certain(x + (t + i) * d, d, reach);
+    for (int64_t r = 0; r < repetitions; r += kRepetitions) {
+      int64_t count = repetitions - r < kRepetitions ? repetitions - r : kRepetitions, columns = count * k;
+      int64_t wide = (columns + kPanel - 1) / kPanel;
+      products(x + t * d, d, some, panels + r * k * d, wide, d, sums, wide * kPanel);
+      for (int64_t i = 0; i < some; i++) {
+        uint8_t bits[kMostBits * kRepetitions / 8 + 8] = {};
+        group_bits(x + (t + i) * d, d, gaussians + r * k * d, sums + i * wide * kPanel, least[i], columns, k, bits);
+        decode(bits, count, k, partitions + (t + i) * repetitions + r);
+      }
+    }
+  }
+}
+
+struct FdeScratch {
+  uint64_t* keys;
+  float *blocks, *heads, *tile;  // heads: what each block began with
+  int32_t* counts;
+  FdeScratch(const Fde& e, int64_t d, float* at) {
+    int64_t size = e.repetitions * e.parts * e.width;
+    keys = reinterpret_cast<uint64_t*>(at);
+    blocks = at += e.fill ? 2 * e.parts : 0;
+    heads = at += e.final ? size : 0;
+    tile = at += e.fill && e.ams ? size : 0;
+    counts = reinterpret_cast<int32_t*>(e.ams ? at + kTile * (d + 2 * e.width) : at);
+  }
+};
+
+// from (rows, columns) to (columns, 16)
+inline void transpose(const float* from, int64_t rows, int64_t columns, int64_t stride, float* to) {
+  for (int64_t i = 0; i < columns; i++)
+    for (int64_t t = 0; t < kTile; t++) to[i * kTile + t] = t < rows ? from[t * stride + i] : 0;
+}
+
+// The sketches of 16 tokens, as rows of `width`.
+inline void project(const float* lanes, const int32_t* entries, int64_t d, int64_t width, float* sums, float* rows) {
+  memset(sums, 0, width * kTile * sizeof *sums);
+  for (int64_t i = 0; i < d; i++) {
+    float* to = sums + (entries[i] & INT32_MAX) * kTile;
+    U32N sign = U32N{} + (uint32_t(entries[i]) & 0x80000000);
+    for (int p = 0; p < kParts; p++) {
+      U32N value = load<U32N>(lanes + i * kTile + p * kF32) ^ sign;
+      store(to + p * kF32, load<F32N>(to + p * kF32) + (F32N)value);
+    }
+  }
+  for (int64_t t = 0; t < kTile; t++)
+    for (int64_t c = 0; c < width; c++) rows[t * width + c] = sums[c * kTile + t];
+}
+
+// block += row, or 0 + row for the first one: a mask instead of a branch, which would be a guess.
+inline void add_row(const float* row, int64_t width, bool first, float* block) {
+  uint32_t keep = first ? 0 : ~0u;
+  int64_t c = 0;
+  for (; c + kF32 <= width; c += kF32) store(block + c, (F32N)(load<U32N>(block + c) & keep) + load<F32N>(row + c));
+  for (; c < width; c++) block[c] = (first ? 0.0f : block[c]) + row[c];
+}
+
+// Adds up to 16 tokens to the blocks of all repetitions.
+inline void add_tile(const float* x, int64_t some, int64_t d, const uint32_t* partitions, const Fde& e,
+                     const FdeScratch& s, float* blocks) {
+  float *lanes = s.tile, *sums = lanes + kTile * d, *rows = sums + kTile * e.width;
+  if (e.ams) transpose(x, some, d, d, lanes);
+  for (int64_t r = 0; r < e.repetitions; r++) {
+    if (e.ams) project(lanes, e.ams + r * d, d, e.width, sums, rows);
+    const float* from = e.ams ? rows : x;
+    for (int64_t t = 0; t < some; t++) {
+      int64_t block = r * e.parts + partitions[t * e.repetitions + r];
+      bool first = s.counts[block]++ == 0;
+      add_row(from + t * e.width, e.width, first, blocks + block * e.width);
+      if (e.fill && e.ams && first) add_row(from + t * e.width, e.width, true, s.heads + block * e.width);
+    }
+  }
+}
+
+// Keys (distance, token) of every code of sign bits: distances spread along one axis of the hypercube after the other.
+inline void nearest_tokens(const uint32_t* partitions, int64_t n, const Fde& e, uint64_t* keys) {
+  constexpr uint64_t kFar = uint64_t(1) << 62, kStep = uint64_t(1) << 32;
+  for (int64_t code = 0; code < e.parts; code++) keys[code] = kFar;
+  for (int64_t t = n - 1; t >= 0; t--) {
+    uint32_t p = partitions[t * e.repetitions];
+    keys[p ^ (p >> 1)] = t;
+  }
+  for (int64_t axis = 1; axis < e.parts; axis *= 2)
+    for (int64_t base = 0; base < e.parts; base += 2 * axis)
+      for (int64_t code = base; code < base + axis; code++) {
+        uint64_t a = keys[code], b = keys[code + axis];
+        keys[code] = a < b + kStep ? a : b + kStep;
+        keys[code + axis] = b < a + kStep ? b : a + kStep;
+      }
+}
+
+// Means, and what blocks without tokens hold.
+inline void finish(const float* x, int64_t n, int64_t d, const uint32_t* partitions, const Fde& e, const FdeScratch& s,
+                   int64_t r, float* blocks) {
+  const int32_t* counts = s.counts + r * e.parts;
+  if (e.fill) nearest_tokens(partitions + r, n, e, s.keys);
+  for (int64_t p = 0; p < e.parts; p++) {
+    float* block = blocks + (r * e.parts + p) * e.width;
+    if (counts[p] > 1 && e.average) {
+      float count = float(counts[p]);
+      for (int64_t c = 0; c < e.width; c++) block[c] /= count;
+    } else if (counts[p] == 0 && e.fill) {
+      int64_t t = int64_t(s.keys[p ^ (p >> 1)] & 0xFFFFFFFF);
+      const float* head = s.heads + (r * e.parts + partitions[t * e.repetitions + r]) * e.width;
+      add_row(e.ams ? head : x + t * d, e.width, true, block);
+    } else if (counts[p] == 0 && !e.final) {
+      memset(block, 0, e.width * sizeof *block);
+    }
+  }
+}
+
+// Sketches the blocks that hold anything.
+inline void sketch(const float* blocks, const Fde& e, const int32_t* counts, float* out) {
+  memset(out, 0, e.size * sizeof *out);
+  for (int64_t block = 0; block < e.repetitions * e.parts; block++) {
+    if (counts[block] == 0 && !e.fill) continue;
+    for (int64_t i = block * e.width; i < (block + 1) * e.width; i++)
+      out[e.final[i] & INT32_MAX] += float_of(bits_of(blocks[i]) ^ (uint32_t(e.final[i]) & 0x80000000));
+  }
+}
+
+void encode_bags(const Bags& bags, const Fde& e, float* scratch, float* out) {
+  FdeScratch s(e, bags.dims, scratch);
+  for (int64_t i = 0; i < bags.n; i++) {
+    int64_t begin = bags.offsets[i], n = bags.offsets[i + 1] - begin;
+    const float* x = bags.x + begin * bags.dims;
+    const uint32_t* partitions = bags.partitions + begin * e.repetitions;
+    float *row = out + i * e.size, *blocks = e.final ? s.blocks : row;
+    memset(s.counts, 0, e.repetitions * e.parts * sizeof *s.counts);
+    for (int64_t t = 0; t < n; t += kTile)
+      add_tile(x + t * bags.dims, n - t < kTile ? n - t : kTile, bags.dims, partitions + t * e.repetitions, e, s,
+               blocks);
+    for (int64_t r = 0; r < e.repetitions; r++) finish(x, n, bags.dims, partitions, e, s, r, blocks);
+    if (e.final) sketch(blocks, e, s.counts, row);
+  }
+}
+
+}  // namespace
+}  // namespace nestvec

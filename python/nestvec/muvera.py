@@ -1,0 +1,495 @@
+"""Fixed dimensional encodings (MUVERA): one vector for a bag of token vectors, whose inner products rank like MaxSim.
+
+The encodings are those of the reference implementation (google/graph-mining, built with libstdc++), number by number:
+same random draws, same order of arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arrays, backends, draws, parallel
+from .planes import aligned, padded
+
+Array = npt.NDArray[Any]
+
+MAX_SIZE = 2**31 - 1  # values of one encoding: entries of a sketch have 31 bits
+MAX_BITS = 30
+CHUNK_TOKENS = 4096  # encoded at a time
+CHUNK_VALUES = 1 << 22  # of encodings held besides the result
+PANEL = 16  # columns side by side
+TILE = 16  # tokens side by side
+VERSION = 1  # of the algorithm; part of the fingerprint
+
+
+class SparseEncodings(NamedTuple):
+    """Encodings without their empty blocks: those of query i are ``indptr[i]`` to ``indptr[i + 1]``."""
+
+    values: Array  # (blocks, width) float32
+    blocks: Array  # (blocks,) int32, ascending: repetition * 2^k + partition
+    indptr: Array  # (n + 1,) int64
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """How full the partitions are: few occupied ones, or many tokens in each, ask for another number of them."""
+
+    partitions: int  # of one repetition
+    occupied: Array  # (n,) float64: share of the partitions that hold a token, over all repetitions
+    tokens: Array  # (n,) float64: mean number of tokens in those
+
+    def __str__(self) -> str:
+        if len(self.occupied) == 0:
+            return "no documents"
+        low, middle, high = (f"{share:.0%}" for share in np.quantile(self.occupied, [0, 0.5, 1]))
+        return (
+            f"{middle} of {self.partitions} partitions hold tokens of a document (median of {len(self.occupied)}; "
+            f"{low} to {high}), {np.median(self.tokens):.1f} tokens in each that does"
+        )
+
+
+class Tables(NamedTuple):
+    """Random numbers of one encoder, as kernels read them; see `nestvec.kernels.fde`."""
+
+    gaussians: Array
+    panels: Array
+    reach: float
+    ams: Array
+    final: Array
+
+
+@dataclass(frozen=True)
+class FixedDimensionalEncoder:
+    """Encodes bags of token vectors as single vectors: inner products of encodings approximate MaxSim.
+
+    Each of `num_repetitions` repetitions puts every token into one of ``2 ** num_simhash_projections`` partitions. A
+    query's encoding holds the sum of the tokens in each partition, a document's their mean.
+
+    Parameters
+    ----------
+    dim : int
+        Dims of a token.
+    num_repetitions : int, default 20
+    num_simhash_projections : int, default 5
+        Bits of a partition, 0 to 30.
+    projection_dim : int, optional
+        Values per partition, by a sketch of the tokens; default: the tokens themselves, `dim` values.
+    final_projection_dim : int, optional
+        Values of the whole encoding, by a sketch of it. Sparse queries and prefixes then no longer exist.
+    fill_empty_partitions : bool, default False
+        In documents a partition without tokens gets the token nearest to it. Queries are never filled.
+    seed : int, default 1
+        Encodings can be compared only if they were made with the same parameters: compare `fingerprint`.
+
+    Raises
+    ------
+    ValueError
+        For a parameter out of range, or an encoding of more than 2^31 - 1 values.
+
+    Notes
+    -----
+    The first ``r * repetition_dim`` values are the encoding with r repetitions, unless there is a final projection.
+    Encodings must not be normalised: their lengths matter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nestvec as nv
+    >>> encoder = nv.FixedDimensionalEncoder(128, projection_dim=16)
+    >>> encoder.fde_dim
+    10240
+    >>> tokens = np.random.default_rng(0).standard_normal((100, 128), dtype=np.float32)
+    >>> documents = encoder.encode_documents(tokens, [0, 30, 30, 100])
+    >>> queries = encoder.encode_queries([tokens[:10], tokens[40:72]])
+    >>> (queries @ documents.T).argmax(axis=1).tolist()
+    [0, 2]
+    """
+
+    dim: int
+    _: KW_ONLY
+    num_repetitions: int = 20
+    num_simhash_projections: int = 5
+    projection_dim: int | None = None
+    final_projection_dim: int | None = None
+    fill_empty_partitions: bool = False
+    seed: int = 1
+    _tables: Tables = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check: Callable[..., int] = arrays.integer
+        limits = {"num_simhash_projections": (0, MAX_BITS), "seed": (-(2**31), 2**32 - 1)}
+        for name in ("dim", "num_repetitions", "num_simhash_projections", "seed"):
+            object.__setattr__(self, name, check(getattr(self, name), name, *limits.get(name, (1, None))))
+        for name in ("projection_dim", "final_projection_dim"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check(getattr(self, name), name, 1))
+        object.__setattr__(self, "fill_empty_partitions", bool(self.fill_empty_partitions))
+        for size, what in ((self._size, "an encoding"), (self.fde_dim, "an encoding after its final projection")):
+            if size > MAX_SIZE:
+                raise ValueError(
+                    f"{what} would have {size} values ({self.num_repetitions} repetitions of {self._partitions} "
+                    f"partitions of {self._width} values), at most {MAX_SIZE} are possible; use fewer repetitions or "
+                    "simhash projections, or a smaller projection"
+                )
+        object.__setattr__(self, "_tables", self._draw())
+
+    @property
+    def fde_dim(self) -> int:
+        """Values of one encoding."""
+        return self.final_projection_dim or self._size
+
+    @property
+    def repetition_dim(self) -> int:
+        """Values of one repetition, before any final projection."""
+        return self._partitions * self._width
+
+    @property
+    def _partitions(self) -> int:
+        return 1 << self.num_simhash_projections
+
+    @property
+    def _width(self) -> int:
+        return self.projection_dim or self.dim
+
+    @property
+    def _size(self) -> int:
+        return self.num_repetitions * self.repetition_dim
+
+    def _draw(self) -> Tables:
+        """Every random matrix starts its generator anew, as the reference does."""
+        k, d, count = self.num_simhash_projections, self.dim, self.num_repetitions
+        gaussians = np.empty((count, k, d))
+        ams = np.empty((count if self.projection_dim else 0, d), np.int32)
+        for r in range(count):
+            gaussians[r] = draws.gaussians(self.seed + r, k * d).reshape(k, d)
+            if self.projection_dim:
+                ams[r] = draws.sketch(self.seed + r, d, self.projection_dim)
+        final = np.empty(0, np.int32)
+        if self.final_projection_dim:
+            final = draws.sketch(self.seed, self._size, self.final_projection_dim)
+        reach = float(abs(gaussians).sum(axis=2).max()) if k else 0.0
+        return Tables(gaussians.reshape(count * k, d), panels_of(gaussians), reach, ams, final)
+
+    def encode_documents(
+        self,
+        tokens: Any,
+        offsets: Any = None,
+        *,
+        scales: Any = None,
+        out: Array | None = None,
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> Array:
+        """Encodings of documents: the mean of the tokens in each partition.
+
+        Parameters
+        ----------
+        tokens : (N, dim) array, list of (n_i, dim) arrays, or (n, length, dim) array
+            float32, float16, bfloat16, float64 or integers, finite. Padding counts as tokens: leave it out.
+        offsets : (n + 1,) integers, optional
+            Document i is ``tokens[offsets[i] : offsets[i + 1]]``. Without, an (N, dim) array is one document.
+        scales : (N,) array, optional
+            Token i is ``scales[i] * tokens[i]``, as for int8 tokens.
+        out : (n, fde_dim) array, optional
+            Where to write, of type `dtype`.
+        dtype : {"float32", "float16"}
+        threads : int, optional
+            Default: all cores this process may use, one for little work. The result does not depend on it.
+
+        Returns
+        -------
+        (n, fde_dim) array, or (fde_dim,) for one document given as an array
+            A document without tokens is all zeros.
+
+        Raises
+        ------
+        ValueError
+            Tokens of other dims; offsets that do not ascend from 0 to N; NaN or Inf (row and column named); a document
+            without tokens where partitions are to be filled; values beyond float16.
+        TypeError
+            A dtype that holds no real numbers.
+        """
+        bags = self._bags(tokens, offsets, scales)
+        if self.fill_empty_partitions and (bags.offsets[1:] == bags.offsets[:-1]).any():
+            at = int((bags.offsets[1:] == bags.offsets[:-1]).argmax())
+            raise ValueError(
+                f"document {at} has no tokens, so there is nothing to fill its partitions with; leave it out, or use "
+                "fill_empty_partitions=False, which encodes it as zeros"
+            )
+        return self._encode(bags, True, out, dtype, threads)
+
+    def encode_queries(
+        self,
+        tokens: Any,
+        offsets: Any = None,
+        *,
+        scales: Any = None,
+        sparse: bool = False,
+        fill_empty_partitions: bool = False,
+        out: Array | None = None,
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> Array | SparseEncodings:
+        """Encodings of queries: the sum of the tokens in each partition. Empty ones are zero, whatever documents have.
+
+        Parameters
+        ----------
+        tokens, offsets, scales, out, dtype, threads
+            As for `encode_documents`.
+        sparse : bool, default False
+            Return only the blocks that hold tokens: at most one for each token and repetition.
+        fill_empty_partitions : bool, default False
+            There is no such query: True is an error, as in the reference.
+
+        Returns
+        -------
+        (n, fde_dim) array, or (fde_dim,) for one query given as an array
+            With `sparse`, a tuple ``(values, blocks, indptr)``: the (blocks, width) float32 values, for each block its
+            number, repetition * 2^k + partition, and (n + 1,) where each query's blocks begin.
+
+        Raises
+        ------
+        ValueError
+            As `encode_documents`; a query without tokens; `sparse` with a final projection, `out` or another `dtype`.
+        """
+        if fill_empty_partitions:
+            raise ValueError(
+                "queries cannot be filled: fill_empty_partitions is of documents only, and an encoder that has it "
+                "leaves the empty partitions of queries zero"
+            )
+        bags = self._bags(tokens, offsets, scales)
+        if (bags.offsets[1:] == bags.offsets[:-1]).any():
+            at = int((bags.offsets[1:] == bags.offsets[:-1]).argmax())
+            raise ValueError(f"query {at} has no tokens; leave it out: an encoding of zeros ranks nothing")
+        if not sparse:
+            return self._encode(bags, False, out, dtype, threads)
+        if self.final_projection_dim:
+            raise ValueError(
+                "sparse=True needs an encoder without final_projection_dim: a final projection leaves no empty blocks"
+            )
+        if out is not None or dtype != "float32":
+            raise ValueError('sparse=True returns new float32 arrays; leave out `out`, and dtype at "float32"')
+        return self._encode_sparse(bags, threads)
+
+    def partitions(self, tokens: Any, *, scales: Any = None, threads: int | None = None) -> Array:
+        """Partition of each token in each repetition, below ``2 ** num_simhash_projections``.
+
+        Parameters
+        ----------
+        tokens, scales, threads
+            As for `encode_documents`.
+
+        Returns
+        -------
+        (N, num_repetitions) uint32
+
+        Examples
+        --------
+        >>> import nestvec as nv
+        >>> encoder = nv.FixedDimensionalEncoder(2, num_repetitions=3, num_simhash_projections=2)
+        >>> encoder.partitions([[1.0, 0.0], [-1.0, 0.0]]).tolist()
+        [[3, 1, 1], [1, 3, 3]]
+        """
+        bags = self._bags(arrays.vectors(tokens, "tokens", self.dim), None, scales)
+        result = np.empty((len(bags.tokens), self.num_repetitions), np.uint32)
+
+        def part(first: int) -> None:
+            x = bags.float32(first, min(first + CHUNK_TOKENS, len(result)))
+            self._simhash(x, result[first : first + len(x)])
+
+        work = len(result) * self._columns * self.dim
+        parallel.run(part, range(0, len(result), CHUNK_TOKENS), parallel.threads_for(threads, work))
+        return result
+
+    def occupancy(self, tokens: Any, offsets: Any = None, *, scales: Any = None) -> Occupancy:
+        """What share of the partitions the tokens of each document occupy, and how many share one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> tokens = np.random.default_rng(0).standard_normal((100, 128), dtype=np.float32)
+        >>> print(nv.FixedDimensionalEncoder(128).occupancy(tokens, [0, 30, 100]))
+        76% of 32 partitions hold tokens of a document (median of 2; 62% to 89%), 2.0 tokens in each that does
+        """
+        bags = self._bags(tokens, offsets, scales)
+        total = self.num_repetitions * self._partitions
+        distinct = np.zeros(len(bags), np.int64)
+        for first, last in self._spans(bags):
+            _, partitions = self._partitioned(bags, first, last)
+            distinct[first:last] = np.bincount(
+                self._occupied(bags, first, last, partitions) // total, minlength=last - first
+            )
+        tokens_of = np.diff(bags.offsets) * self.num_repetitions
+        return Occupancy(self._partitions, distinct / total, tokens_of / np.maximum(distinct, 1))
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of all parameters and the version of the algorithm, to keep beside encodings.
+
+        Examples
+        --------
+        >>> import nestvec as nv
+        >>> nv.FixedDimensionalEncoder(128).fingerprint() == nv.FixedDimensionalEncoder(128, seed=2).fingerprint()
+        False
+        """
+        text = ";".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init)
+        return hashlib.sha256(f"muvera/{VERSION};{text}".encode()).hexdigest()[:16]
+
+    @property
+    def _columns(self) -> int:
+        return self.num_repetitions * self.num_simhash_projections
+
+    def _bags(self, tokens: Any, offsets: Any, scales: Any) -> Bags:
+        single = offsets is None and getattr(tokens, "ndim", 0) == 2
+        bags = arrays.ragged(tokens, "tokens", self.dim, offsets)
+        if scales is not None:
+            scales = arrays.to_float32(arrays.vectors(arrays.as_numpy(scales, "scales")[:, None], "scales"), "scales")
+            if scales.shape != (len(bags.tokens), 1):
+                raise ValueError(f"scales must be ({len(bags.tokens)},), one for each token, got {len(scales)} of them")
+        return Bags(bags.tokens, bags.offsets, scales, single)
+
+    def _spans(self, bags: Bags, values: int = 1) -> list[tuple[int, int]]:
+        """Runs of bags of about `CHUNK_TOKENS` tokens, and at most so many that their encodings stay small."""
+        spans, first, most = [], 0, max(CHUNK_VALUES // max(values, 1), 1)
+        while first < len(bags):
+            end = int(np.searchsorted(bags.offsets, bags.offsets[first] + CHUNK_TOKENS, "right")) - 1
+            last = min(max(end, first + 1), first + most, len(bags))
+            spans.append((first, last))
+            first = last
+        return spans
+
+    def _simhash(self, x: Array, partitions: Array) -> None:
+        tables, k = self._tables, self.num_simhash_projections
+        backends.current().simhash(x, tables.gaussians, tables.panels, tables.reach, k, partitions)
+
+    def _partitioned(self, bags: Bags, first: int, last: int) -> tuple[Array, Array]:
+        """Tokens of a span of bags, and their partitions."""
+        x = bags.float32(int(bags.offsets[first]), int(bags.offsets[last]))
+        partitions = np.empty((len(x), self.num_repetitions), np.uint32)
+        self._simhash(x, partitions)
+        return x, partitions
+
+    def _encode_span(self, bags: Bags, first: int, last: int, average: bool, out: Array) -> Array:
+        """Encodings of a span of bags into `out`, C-contiguous float32; returns the partitions."""
+        x, partitions = self._partitioned(bags, first, last)
+        tables, k, fill = self._tables, self.num_simhash_projections, average and self.fill_empty_partitions
+        offsets = bags.offsets[first : last + 1] - bags.offsets[first]
+        scratch = aligned((self._scratch(fill),), np.float32)
+        backends.current().encode_bags(x, offsets, partitions, tables.ams, tables.final, k, average, fill, scratch, out)
+        return partitions
+
+    def _scratch(self, fill: bool) -> int:
+        """Floats that a compiled kernel needs: counts and, where there are any, blocks before a final projection,
+        tokens to fill with, keys of the hypercube, and a tile of tokens with its sketch."""
+        copies = bool(self.final_projection_dim) + bool(fill and self.projection_dim)
+        size = self.num_repetitions * self._partitions + copies * self._size + 2 * fill * self._partitions
+        return size + (TILE * (self.dim + 2 * self.projection_dim) if self.projection_dim else 0)
+
+    def _encode(self, bags: Bags, average: bool, out: Array | None, dtype: str, threads: int | None) -> Array:
+        arrays.one_of(dtype, "dtype", ("float32", "float16"))
+        shape = (self.fde_dim,) if bags.single else (len(bags), self.fde_dim)
+        if out is None:
+            out = np.empty(shape, dtype)
+        elif not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
+            raise ValueError(f"out must be a writeable {dtype} array of shape {shape}, got {describe(out)}")
+        rows = out[None] if bags.single else out
+        direct = rows.dtype == np.float32 and rows.flags.c_contiguous and rows.flags.aligned
+
+        def part(span: tuple[int, int]) -> None:
+            first, last = span
+            target = rows[first:last] if direct else np.empty((last - first, self.fde_dim), np.float32)
+            self._encode_span(bags, first, last, average, target)
+            if not direct:
+                rows[first:last] = target if dtype == "float32" else to_float16(target, first)
+
+        spans = self._spans(bags, 0 if direct else self.fde_dim)
+        parallel.run(part, spans, self._threads(bags, threads))
+        return out
+
+    def _threads(self, bags: Bags, threads: int | None) -> int:
+        work = len(bags.tokens) * self.dim * self._columns + len(bags) * (self._size + self.fde_dim)
+        return parallel.threads_for(threads, work)
+
+    def _occupied(self, bags: Bags, first: int, last: int, partitions: Array) -> Array:
+        """Numbers of the blocks with tokens, ascending; those of each bag follow those of the one before."""
+        lengths = np.diff(bags.offsets[first : last + 1])
+        bag = np.repeat(np.arange(last - first), lengths)[:, None]
+        number = (bag * self.num_repetitions + np.arange(self.num_repetitions)) * self._partitions + partitions
+        return np.unique(number)
+
+    def _encode_sparse(self, bags: Bags, threads: int | None) -> SparseEncodings:
+        total = self.num_repetitions * self._partitions
+
+        def part(span: tuple[int, int]) -> tuple[Array, Array, Array]:
+            first, last = span
+            dense = np.empty((last - first, self._size), np.float32)
+            partitions = self._encode_span(bags, first, last, False, dense)
+            occupied = self._occupied(bags, first, last, partitions)
+            counts = np.bincount(occupied // total, minlength=last - first)
+            return dense.reshape(-1, self._width)[occupied], (occupied % total).astype(np.int32), counts
+
+        parts = parallel.run(part, self._spans(bags, self._size), self._threads(bags, threads))
+        if not parts:
+            return SparseEncodings(np.empty((0, self._width), np.float32), np.empty(0, np.int32), np.zeros(1, np.int64))
+        values, blocks, counts = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return SparseEncodings(values, blocks, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+class Bags(NamedTuple):
+    """Checked arguments of one call."""
+
+    tokens: Array
+    offsets: Array
+    scales: Array | None  # (N, 1)
+    single: bool
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def float32(self, begin: int, end: int) -> Array:
+        """Tokens of a run, scaled, C-contiguous and finite."""
+        x = arrays.to_float32(self.tokens[begin:end], "tokens", begin)
+        if self.scales is None:
+            return x
+        with np.errstate(over="ignore"):
+            return arrays.to_float32(x * self.scales[begin:end], "scaled tokens", begin)
+
+
+def panels_of(gaussians: Array) -> Array:
+    """Columns (R, k, d) as float32 panels (panels, d, 16), the last column of each repetition first; zeros at the end.
+
+    A sign bit then is at its place in the integer that it belongs to.
+    """
+    repetitions, k, d = gaussians.shape
+    columns = np.zeros((padded(repetitions * k, PANEL), d), np.float32)
+    columns[: repetitions * k] = gaussians[:, ::-1].reshape(repetitions * k, d)
+    packed = aligned((len(columns) // PANEL, d, PANEL), np.float32)
+    packed[:] = columns.reshape(-1, PANEL, d).transpose(0, 2, 1)
+    return packed
+
+
+def to_float16(rows: Array, first: int) -> Array:
+    """float32 rows as float16; ValueError if a finite value became Inf."""
+    bits = np.empty(rows.shape, np.uint16)
+    backends.current().narrow_f16(rows.ravel(), bits.ravel())
+    beyond = (bits & 0x7FFF) == 0x7C00
+    if beyond.any():
+        at, column = divmod(int(beyond.argmax()), rows.shape[1])
+        raise ValueError(
+            f"encoding {first + at} holds {rows[at, column]}, beyond the range of float16; use dtype='float32' or "
+            "smaller tokens"
+        )
+    return bits.view(np.float16)
+
+
+def describe(value: Any) -> str:
+    """Type and shape of an argument, for a message."""
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    return f"{'' if value.flags.writeable else 'read-only '}{value.dtype} {value.shape}"
