@@ -36,7 +36,7 @@ void bind_scores(py::module_& m, const char* name, MaxSim& maxsim) {
              "out must be (queries, documents)");
         BagQueries queries{q.data(), q.shape(0), q_offsets.data(), out.shape(0)};
         Documents bags{tokens.data(), tokens.strides(0) / size, q.shape(1), scales.size() ? scales.data() : nullptr,
-                  offsets.data()};
+                       offsets.data()};
         uint8_t* room = output(scratch);
         double* to = output(out);
         py::gil_scoped_release release;

@@ -158,7 +158,8 @@ using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
-using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch, double* out);
+using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch,
+                       double* out);
 
 struct Kernels {
   void (&widen_f16)(const uint16_t* source, float* target, int64_t n);

@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kMostBits = 30;
 constexpr int64_t kRepetitions = 16;  // repetitions, whose columns fill whole panels
 
-// The magnitude from which on a coarse product has the right sign for certain; NaN, which no product reaches, where sums
-// could overflow on the way.
+// The magnitude from which on a coarse product has the right sign for certain; NaN, which no product reaches, where
+// sums could overflow on the way.
 inline float least_certain(const float* x, int64_t d, double reach) {
   uint32_t most = 0;
   for (int64_t j = 0; j < d; j++) {

@@ -152,7 +152,8 @@ bool begin_document(const BagQueries& q, const Documents& bags, int64_t first, i
 }
 
 template <class Type>
-int64_t maxsim(const BagQueries& q, const Documents& bags, const int64_t* docs, int64_t n, uint8_t* scratch, double* out) {
+int64_t maxsim(const BagQueries& q, const Documents& bags, const int64_t* docs, int64_t n, uint8_t* scratch,
+               double* out) {
   MaxSimRoom room(scratch, q.m, bags.dims);
   pack_columns(q.data, q.m, bags.dims, room.columns);
   for (int64_t i = 0; i < q.m; i++) {

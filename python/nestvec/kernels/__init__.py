@@ -31,8 +31,8 @@ from .exact import (
     topk_f16,
     topk_f32,
 )
-from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
 from .fde import encode_bags, simhash
+from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
 from .pack import pack_queries, pack_rows
 from .scan import scan
 from .select import keep_best
