@@ -1,4 +1,4 @@
-"""Exact nested similarity search: Matryoshka vectors stored once, searched at any number of leading dims."""
+"""Exact nested similarity search: Matryoshka vectors, binary codes and multi-vector documents."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .bits import (
     pack_bits,
 )
 from .index import NestedIndex
+from .maxsim import carve, maxsim, maxsim_topk
+from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
 from .plan import Stage
 from .report import show_config
@@ -23,16 +25,20 @@ from .stateless import prefix_scores, prefix_topk
 __all__ = [
     "BinaryIndex",
     "FixedDimensionalEncoder",
+    "MultiVectorIndex",
     "NestedIndex",
     "Stage",
     "__version__",
     "as_ubinary",
+    "carve",
     "hamming",
     "hamming_topk",
     "intersection",
     "intersection_topk",
     "jaccard",
     "jaccard_topk",
+    "maxsim",
+    "maxsim_topk",
     "pack_bits",
     "prefix_scores",
     "prefix_topk",

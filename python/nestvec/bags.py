@@ -79,14 +79,14 @@ def coded_queries(q: Array, offsets: Array) -> CodedQueries:
     query_codes[place, : q.shape[1]] = codes.astype(np.int16) + 128
     query_steps = np.zeros(int(panels[-1]) * PANEL, np.float32)
     query_steps[place] = steps
-    query_codes = query_codes.reshape(-1, PANEL, lines, 4).transpose(0, 2, 1, 3)
+    lines_first = query_codes.reshape(-1, PANEL, lines, 4).transpose(0, 2, 1, 3)
     relative = MARGIN * (16 + lengths)
     errors, margins = np.add.reduceat(norms + left, offsets[:-1]), np.add.reduceat(left, offsets[:-1])
     margins = (margins + relative * errors) * (1 + 2.0**-20)
     with np.errstate(over="ignore"):
         bounds = np.stack([errors * (1 + 2.0**-20), margins]).astype(np.float32)
     return CodedQueries(
-        np.ascontiguousarray(query_codes).reshape(-1, lines, LINE), query_steps.reshape(-1, PANEL), panels, bounds
+        np.ascontiguousarray(lines_first).reshape(-1, lines, LINE), query_steps.reshape(-1, PANEL), panels, bounds
     )
 
 

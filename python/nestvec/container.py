@@ -34,6 +34,7 @@ class Segmented(Protocol):
 
 
 S = TypeVar("S", bound=Segmented)
+C = TypeVar("C", bound="Container[Any]")
 
 
 class Stored(NamedTuple, Generic[S]):
@@ -57,6 +58,12 @@ class Container(ABC, Generic[S]):
         self._contents: Contents[S] = Contents((), 0)
         self._positions: dict[int, int] | None = None  # id to position, once ids were given
         self._writing = threading.Lock()
+
+    def twin(self: C) -> C:
+        """The same contents, in the same memory, to add to while this one stays as it is; one of the two may grow."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     @abstractmethod
     def _allocate(self, capacity: int, ids: Array, base: int) -> S:

@@ -150,9 +150,13 @@ def extended(store: Store, x: arrays.Ragged, suffix: str, workers: int) -> Store
         moved = int(segment.offsets[n] - x.offsets[at])
         segment.offsets[n + 1 : n + 1 + last - at] = x.offsets[at + 1 : last + 1] + moved
         cuts = spans(lengths[at:last] * max(1, 10**9 // WRITE_TOKENS), workers)  # at most WRITE_TOKENS each
-        parallel.run(lambda cut: segment.write(x, at - n, n + cut[0], n + cut[1]), cuts, workers)  # noqa: B023
+        parallel.run(partial(_write, segment, x, at - n, n), cuts, workers)
         counts[-1], at = n + last - at, last
     return Store(tuple(segments), tuple(counts))
+
+
+def _write(segment: TokenSegment, x: arrays.Ragged, shift: int, n: int, cut: tuple[int, int]) -> None:
+    segment.write(x, shift, n + cut[0], n + cut[1])
 
 
 def _room(segment: TokenSegment, n: int) -> int:
@@ -172,23 +176,26 @@ def score_listed(store: Store, queries: BagQueries, positions: Array, threads: i
     return out
 
 
-def exact_topk(store: Store, queries: BagQueries, k: int, threads: int) -> list[tuple[Array, Array]]:
-    """Scores, float64, and positions of the k best documents of each query, best first, ties by position."""
+def exact_topk(
+    store: Store, queries: BagQueries, k: int, threads: int, ids: Array | None = None
+) -> list[tuple[Array, Array]]:
+    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; by default positions."""
+    ids = np.arange(store.ntotal) if ids is None else ids
     if len(queries) >= 2 * QUERIES * threads:
         groups = [(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
-        found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1), groups, threads)
+        found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1, ids), groups, threads)
         return [one for group in found for one in group]
-    return _exact(store, queries, k, threads)
+    return _exact(store, queries, k, threads, ids)
 
 
-def _exact(store: Store, queries: BagQueries, k: int, threads: int) -> list[tuple[Array, Array]]:
+def _exact(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
     found = []
     for first in range(0, len(queries), QUERIES):
         some = queries.some(first, min(first + QUERIES, len(queries)))
         upper = _upper_bounds(store, some, threads)
         for i in range(len(some)):
-            listed = partial(score_listed, store, some.some(i, i + 1), threads=threads)
-            found.append(_refined(upper[i], lambda at, listed=listed: listed(at)[0], k))
+            scored = partial(score_listed, store, some.some(i, i + 1), threads=threads)
+            found.append(_refined(upper[i], scored, k, ids))
     return found
 
 
@@ -217,14 +224,14 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
     return out
 
 
-def _refined(upper: Array, score_of: Callable[[Array], Array], k: int) -> tuple[Array, Array]:
+def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Array) -> tuple[Array, Array]:
     """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best."""
     first = max(2 * k, FIRST)
     if len(upper) > first:
         positions = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
     else:
         positions = np.arange(len(upper))
-    scores, kept = best(score_of(positions), positions, k)
+    scores, kept = best(score_of(positions)[0], ids[positions], k)
     seen = np.zeros(len(upper), bool)
     seen[positions] = True
     while True:
@@ -236,7 +243,7 @@ def _refined(upper: Array, score_of: Callable[[Array], Array], k: int) -> tuple[
             waiting = waiting[np.argpartition(upper[waiting], len(waiting) - first)[len(waiting) - first :]]
             first *= 2
         seen[waiting] = True
-        scores, kept = best(np.concatenate([scores, score_of(waiting)]), np.concatenate([kept, waiting]), k)
+        scores, kept = best(np.concatenate([scores, score_of(waiting)[0]]), np.concatenate([kept, ids[waiting]]), k)
 
 
 def _rounded_down(score: float) -> Any:
@@ -244,3 +251,10 @@ def _rounded_down(score: float) -> Any:
     with np.errstate(over="ignore"):
         rounded = np.float32(score)
     return rounded if rounded <= score else np.nextafter(rounded, np.float32(-np.inf))
+
+
+def widened_tokens(bags: Bags) -> Array:
+    """Stored tokens as float32."""
+    if bags.suffix == "i8":
+        return bags.tokens * bags.scales[:, None]
+    return widened(bags.tokens, TYPES[bags.suffix]).copy()

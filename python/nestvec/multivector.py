@@ -1,0 +1,432 @@
+"""`MultiVectorIndex`: documents of many token vectors, ranked by exact MaxSim, all of them or a shortlist."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arrays, parallel
+from .bags import BagQueries, best
+from .index import NestedIndex
+from .maxsim import carved
+from .muvera import FixedDimensionalEncoder
+from .parallel import threads_for
+from .plan import Stage
+from .tokens import TYPES, Store, exact_topk, extended, score_listed, widened_tokens
+
+Array = npt.NDArray[Any]
+
+ENCODED_VALUES = 2**24  # of encodings made at a time while adding
+EXACT_BYTES = 32 * 2**20  # of token codes: up to here one query is answered sooner exactly than by a shortlist
+CANDIDATES, PER_RESULT = 200, 25  # of a shortlist: at least, and for each result asked for
+FUNNEL = 8  # rows of the coarsest code for each of the finest
+
+
+class Contents(NamedTuple):
+    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of an `add`."""
+
+    store: Store
+    encodings: NestedIndex  # nothing is added to this one: an `add` takes a twin of it
+    names: Array | None  # ids by position, int64 or objects; None while they are the positions
+
+
+class MultiVectorIndex:
+    """Top-k documents by MaxSim (ColBERT's late interaction), exact, or exact within a shortlist.
+
+    Tokens are stored once, with int8 codes for certified bounds. Each document also has a fixed dimensional encoding
+    (MUVERA) in a `NestedIndex` of codes, whose levels are numbers of repetitions: it gives shortlists.
+
+    Parameters
+    ----------
+    encoder : FixedDimensionalEncoder
+        What makes encodings. It stays with the index: encodings of different encoders cannot be compared.
+    tokens : {"f16", "f32", "bf16", "i8"}
+        How tokens are stored; int8 with a scale for each. Scores are exact for the tokens as stored.
+    codes : iterable of {"b1", "i4", "i8"}
+        Codes of encodings to keep: one bit, four or eight bits a value.
+    levels : iterable of int, optional
+        Numbers of repetitions, ascending, that stages of a plan may stop at. Default: 1, 2, 4, ... and all.
+
+    Notes
+    -----
+    Memory for a token of d dims is 2 d bytes (float16) for the token, d for its codes and 8; for a document its
+    encoding, an eighth of a byte a value with ``b1``, and 24. Any number of threads may search while one adds.
+
+    References
+    ----------
+    Khattab and Zaharia, "ColBERT", SIGIR 2020, arXiv 2004.12832. Dhulipala et al., "MUVERA", NeurIPS 2024,
+    arXiv 2405.19504.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nestvec as nv
+    >>> tokens = np.random.default_rng(0).standard_normal((1000, 128), dtype=np.float32)
+    >>> index = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(128, projection_dim=16))
+    >>> index.add((tokens, np.arange(0, 1001, 50)))
+    >>> D, I = index.search(tokens[120:130], k=3)
+    >>> int(I[0, 0])
+    2
+    """
+
+    def __init__(
+        self,
+        encoder: FixedDimensionalEncoder,
+        tokens: str = "f16",
+        *,
+        codes: Iterable[str] = ("b1",),
+        levels: Iterable[int] | None = None,
+    ) -> None:
+        if not isinstance(encoder, FixedDimensionalEncoder):
+            raise TypeError(f"encoder must be a FixedDimensionalEncoder, got {type(encoder).__name__}")
+        self._encoder = encoder
+        self._type = arrays.one_of(tokens, "tokens", tuple(TYPES))
+        if encoder.fde_dim > arrays.MAX_DIMS:
+            raise ValueError(
+                f"encodings of {encoder.fde_dim} values are too long for an index, which takes {arrays.MAX_DIMS}; "
+                "give the encoder a final_projection_dim, fewer repetitions or a smaller projection_dim"
+            )
+        encodings = NestedIndex(encoder.fde_dim, self._bounds(levels), "ip", None, codes=codes)
+        self._contents = Contents(Store(), encodings, None)
+        self._positions: dict[Any, int] = {}  # by id, once ids were given
+        self._writing = threading.Lock()
+
+    def _bounds(self, levels: Iterable[int] | None) -> list[int]:
+        encoder = self._encoder
+        if encoder.final_projection_dim:
+            if levels is not None:
+                raise ValueError("levels are numbers of repetitions, which a final projection mixes; leave them out")
+            return [encoder.fde_dim]
+        counts = arrays.level_bounds(levels, encoder.num_repetitions, smallest=1)
+        return [int(count) * encoder.repetition_dim for count in counts]
+
+    @property
+    def encoder(self) -> FixedDimensionalEncoder:
+        """What made the encodings."""
+        return self._encoder
+
+    @property
+    def tokens(self) -> str:
+        """How tokens are stored."""
+        return self._type
+
+    @property
+    def ntotal(self) -> int:
+        """Number of documents."""
+        return self._contents.store.ntotal
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    def __repr__(self) -> str:
+        return (
+            f"MultiVectorIndex({self._encoder!r}, tokens={self._type!r}, codes={self._contents.encodings.codes}, "
+            f"ntotal={self.ntotal})"
+        )
+
+    def memory_usage(self) -> int:
+        """Bytes of memory held: tokens, codes and encodings, room for more included."""
+        contents = self._contents
+        return sum(segment.nbytes for segment in contents.store.segments) + contents.encodings.memory_usage()
+
+    def add(
+        self,
+        docs: Any,
+        ids: Sequence[Any] | Array | None = None,
+        *,
+        fdes: Any = None,
+        fingerprint: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Append documents; after an error the index is as it was.
+
+        Parameters
+        ----------
+        docs : (tokens, offsets), list of (n_i, dim) arrays, or (n, length, dim) array
+            float16, bfloat16, float32, float64 or integers, any strides and byte order; finite. A document without
+            tokens is never found.
+        ids : n integers or n strings, optional
+            Unique, integers not negative. Default: positions, 0, 1, 2, ...
+        fdes : (n, fde_dim) array, optional
+            Encodings of the documents, if they are made already.
+        fingerprint : str, optional
+            That of the encoder that made them; needed with `fdes`.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Tokens of other dims than the encoder's; offsets that do not ascend from 0 to N; NaN or Inf, or a value
+            beyond the type of the stored tokens (row and column named); repeated ids; encodings of another encoder.
+        TypeError
+            A dtype that holds no real numbers; ids of different types.
+        """
+        bags = arrays.ragged(docs, "docs", self._encoder.dim)
+        made = self._made(fdes, fingerprint, len(bags))
+        workers = threads_for(threads, bags.tokens.size * 8)
+        with self._writing:
+            before = self._contents
+            given = self._given_ids(ids, len(bags), before)
+            names = before.names if given is None else appended(self._names(before), given)
+            store = extended(before.store, bags, self._type, workers)
+            encodings = self._encoded(before.encodings.twin(), bags, made, workers)
+            if given is not None:
+                first = before.store.ntotal
+                self._positions |= {one: first + i for i, one in enumerate(given.tolist())}
+            self._contents = Contents(store, encodings, names)
+
+    def search(
+        self,
+        q: Any,
+        k: int,
+        *,
+        candidates: int | None = None,
+        carve: float | None = None,
+        exact: bool | None = None,
+        plan: Sequence[Stage] | None = None,
+        threads: int | None = None,
+    ) -> tuple[Array, Array]:
+        """The k documents with the largest MaxSim for each query.
+
+        Parameters
+        ----------
+        q : (m, dim) array, list of (m_i, dim) arrays, (nq, m, dim) array, or (tokens, offsets)
+            Queries; a 2-D array is one.
+        k : int
+            Results per query, at least 1.
+        candidates : int, optional
+            Rank only the documents whose encodings promise most, so many of them. Default: 25 for each result asked
+            for, at least 200.
+        carve : float, optional
+            Inner product from which query tokens are replaced by their sum, see `carve`; the encoding stays that of the
+            whole query.
+        exact : bool, optional
+            Whether all documents compete. Default: if that is at least as fast as a shortlist, which it is for some ten
+            thousand documents, and neither `candidates` nor `plan` is given.
+        plan : list of Stage, optional
+            Stages by codes of the encodings that make the shortlist; the last one keeps the candidates. `dims` are the
+            values of the encoding to look at, ``r * encoder.repetition_dim`` for r repetitions.
+        threads : int, optional
+            Default: all cores this process may use, one for little work.
+
+        Returns
+        -------
+        D : (nq, k) float32
+            MaxSim, descending.
+        I : (nq, k) int64, or object if ids are strings
+            Ids; ties by smaller id, strings by the order in which they were added. Where fewer than k documents were
+            found: id -1 (None) and score -inf.
+
+        Raises
+        ------
+        ValueError
+            An empty index; a query without tokens; other dims than the encoder's; NaN or Inf; k or candidates < 1;
+            `exact` together with `candidates` or `plan`.
+        TypeError
+            A dtype that holds no real numbers.
+        """
+        k = arrays.result_count(k)
+        contents, queries = self._contents, self._queries(q)
+        if exact and (candidates is not None or plan is not None):
+            raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
+        ranked = queries if carve is None else carved(queries, carve)
+        if exact or (exact is None and candidates is None and plan is None and _few(contents.store, self._encoder.dim)):
+            size = len(ranked.tokens) * contents.store.tokens * self._encoder.dim
+            keys = contents.names if contents.names is not None and contents.names.dtype == np.int64 else None
+            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), keys)
+        else:
+            workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
+            c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
+            _, positions = self._shortlist(contents, queries, c, plan, workers)
+            found = _ranked(contents, ranked, positions, k, workers)
+        return _results(contents, found, k)
+
+    def shortlist(
+        self, q: Any, c: int, *, plan: Sequence[Stage] | None = None, threads: int | None = None
+    ) -> tuple[Array, Array]:
+        """The c documents whose encodings have the largest inner products with each query's, as codes estimate them.
+
+        Parameters
+        ----------
+        q, plan, threads
+            As for `search`.
+        c : int
+            Documents per query, at least 1.
+
+        Returns
+        -------
+        D : (nq, c) float32
+            Estimated inner products of encodings, descending.
+        I : (nq, c) int64, or object if ids are strings
+            Ids; -1 (None) with -inf where there are fewer documents.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `search`.
+        """
+        c = arrays.result_count(c)
+        contents, queries = self._contents, self._queries(q)
+        workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
+        scores, positions = self._shortlist(contents, queries, c, plan, workers)
+        kept = [p[p >= 0][:c] for p in positions]
+        keys = [p if contents.names is None else contents.names[p] for p in kept]
+        return _padded(contents, [(s[: len(p)], p) for s, p in zip(scores, keys, strict=True)], c)
+
+    def reconstruct(self, ids: Any) -> list[Array]:
+        """Stored tokens of documents by id, (n_i, dim) float32 each; for one id a list of one.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        """
+        wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
+        contents = self._contents
+        positions = [one if contents.names is None else self._positions.get(one, -1) for one in wanted]
+        for one, at in zip(wanted, positions, strict=True):
+            if not 0 <= at < contents.store.ntotal:
+                raise KeyError(f"id {one!r} is not in the index")
+        return [widened_tokens(bags) for bags in contents.store.bags(positions)]
+
+    def _queries(self, q: Any) -> BagQueries:
+        tokens, offsets = arrays.bag_queries(q, "q", self._encoder.dim)
+        if self.ntotal == 0:
+            raise ValueError("the index is empty; add documents before searching")
+        return BagQueries(tokens.astype(np.float64), offsets)
+
+    def _made(self, fdes: Any, fingerprint: str | None, count: int) -> Array | None:
+        """Encodings that the caller brought, checked."""
+        if fdes is None:
+            return None
+        own = self._encoder.fingerprint()
+        if fingerprint != own:
+            raise ValueError(
+                f"the encodings have fingerprint {fingerprint!r}, the index has an encoder with {own!r}; encode with "
+                "index.encoder and pass fingerprint=index.encoder.fingerprint()"
+            )
+        made = arrays.vectors(fdes, "fdes", self._encoder.fde_dim)
+        if len(made) != count:
+            raise ValueError(f"fdes holds {len(made)} encodings, there are {count} documents")
+        return made
+
+    def _given_ids(self, ids: Any, count: int, before: Contents) -> Array | None:
+        """Ids of new documents, (count,) int64 or objects; None while ids are positions."""
+        strings = before.names is not None and before.names.dtype == object
+        if ids is None:
+            if strings and count:
+                raise ValueError("the ids of this index are strings; give each new document one")
+            if before.names is None:
+                return None
+            first = max(before.names.tolist(), default=-1) + 1
+            return np.arange(first, first + count)
+        listed = list(ids)
+        new = _strings(listed) if listed and isinstance(listed[0], str) else arrays.int64_ids(ids, count)
+        if len(new) != count:
+            raise ValueError(f"ids must name each document, {count}, got {len(new)}")
+        if before.store.ntotal and count and strings != (new.dtype == object):
+            raise TypeError("ids of one index are all strings or all integers (positions, unless given, are integers)")
+        taken = range(before.store.ntotal) if before.names is None else self._positions
+        for one in new.tolist():
+            if one in taken:
+                raise ValueError(f"id {one!r} is in the index already; ids must be unique")
+        return new
+
+    def _names(self, before: Contents) -> Array:
+        """Ids so far, by position."""
+        if before.names is not None:
+            return before.names
+        self._positions = {at: at for at in range(before.store.ntotal)}
+        return np.arange(before.store.ntotal)
+
+    def _encoded(self, encodings: NestedIndex, bags: arrays.Ragged, made: Array | None, workers: int) -> NestedIndex:
+        """`encodings` with those of more documents."""
+        step = max(1, ENCODED_VALUES // self._encoder.fde_dim)
+        for first in range(0, len(bags), step):
+            last = min(first + step, len(bags))
+            if made is None:
+                at, end = bags.offsets[[first, last]]
+                some = self._encoder.encode_documents(
+                    bags.tokens[at:end], bags.offsets[first : last + 1] - at, threads=workers
+                )
+            else:
+                some = made[first:last]
+            encodings.add(some, threads=workers)
+        return encodings
+
+    def _shortlist(
+        self, contents: Contents, queries: BagQueries, c: int, plan: Sequence[Stage] | None, workers: int
+    ) -> tuple[Array, Array]:
+        """Estimated scores and positions of c candidates for each query."""
+        fdes = self._encoder.encode_queries(queries.tokens, queries.offsets, threads=workers)
+        if plan is None:
+            codes = contents.encodings.codes
+            plan = [Stage(code, keep=FUNNEL * c) for code in codes[:1] if len(codes) > 1] + [Stage(codes[-1])]
+        return contents.encodings.search(fdes, c, plan=plan, threads=workers)
+
+
+def appended(view: Array, new: Array) -> Array:
+    """The values of `view` and then `new`, in the memory behind `view` if there is room."""
+    size = len(view) + len(new)
+    buffer = view.base
+    if buffer is None or len(buffer) < size or buffer.dtype != new.dtype:
+        buffer = np.empty(2 * size, new.dtype)
+        buffer[: len(view)] = view
+    buffer[len(view) : size] = new
+    return buffer[:size]
+
+
+def _strings(ids: list[Any]) -> Array:
+    for one in ids:
+        if not isinstance(one, str):
+            raise TypeError(f"ids must be all strings or all integers, got {one!r} among strings")
+    repeated = [one for one, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise ValueError(f"id {repeated[0]!r} is given more than once; ids must be unique")
+    result = np.empty(len(ids), object)
+    result[:] = ids
+    return result
+
+
+def _few(store: Store, d: int) -> bool:
+    """Whether one query is answered sooner exactly than by a shortlist."""
+    return store.tokens * d <= EXACT_BYTES
+
+
+def _ranked(
+    contents: Contents, queries: BagQueries, positions: Array, k: int, workers: int
+) -> list[tuple[Array, Array]]:
+    """Scores and ids of the k best candidates of each query, exactly."""
+    within = workers if len(queries) < workers else 1
+    numbered = contents.names is not None and contents.names.dtype == np.int64
+
+    def rank(i: int) -> tuple[Array, Array]:
+        listed = np.sort(positions[i][positions[i] >= 0])
+        scores = score_listed(contents.store, queries.some(i, i + 1), listed, within)[0]
+        return best(scores, contents.names[listed] if contents.names is not None and numbered else listed, k)
+
+    return parallel.run(rank, range(len(queries)), workers // within)
+
+
+def _results(contents: Contents, found: list[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
+    """(nq, k) scores and ids, padded; strings still are positions in `found`."""
+    if contents.names is not None and contents.names.dtype == object:
+        found = [(scores, contents.names[at]) for scores, at in found]
+    return _padded(contents, found, k)
+
+
+def _padded(contents: Contents, found: list[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
+    strings = contents.names is not None and contents.names.dtype == object
+    scores = np.full((len(found), k), -np.inf, np.float32)
+    ids = np.full((len(found), k), None if strings else -1, object if strings else np.int64)
+    for i, (values, names) in enumerate(found):
+        with np.errstate(over="ignore"):
+            scores[i, : len(values)] = values
+        ids[i, : len(names)] = names
+    return scores, ids
