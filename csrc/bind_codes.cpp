@@ -195,6 +195,7 @@ struct Coded {
     int64_t capacity = capacity_of(factors, bounds);
     need(last <= capacity, "rows exceed the factors");
     check_levels(starts, bounds, levels, blocks(last), codes.size(), width);
+    need(bounds.data()[levels - 1] <= 65536, "at most 65,536 dims can be searched");
     return {codes.data(), starts.data(), bounds.data(), factors.data(), bounds.size(), capacity, levels, mode};
   }
 

@@ -206,9 +206,22 @@ def _code_plane(rng: np.random.Generator, code: str, n: int, d: int, kind: str) 
         one = signs(rng, x, bounds, metric, capacity)
         width = int(level_widths(bounds[:levels], 64).sum()) // 64
         digits = rng.integers(0, 2**64, (int(rng.choice([4, 5, 6, 8])), width), dtype=np.uint64)
+        blank(rng, digits, 1)
         some = {"words": one.words.words, "starts": one.words.starts, "bounds": bounds, "levels": levels}
         some |= {"factors": one.factors, "lifted": bool(metric), "query": digits}
+    if code != "b1":
+        blank(rng, query, int(rng.choice([1, 4, 8, 16, 64])))
     return {**some, "shift": int(rng.integers(-5000, 5000)), "a": float(np.float32(rng.standard_normal()))}
+
+
+def blank(rng: np.random.Generator, query: np.ndarray, width: int) -> None:
+    """Zeros in some, all, or all but one of the runs of `width` values; often in none."""
+    runs = query.reshape(*query.shape[:-1], -1, width).swapaxes(0, -2)  # runs first
+    used = rng.random(len(runs)) < rng.choice([0, 0.1, 0.3, 0.7, 1, 1])
+    if rng.random() < 0.3:
+        used[:] = False
+        used[rng.choice([0, -1, rng.integers(0, len(runs))])] = True
+    runs[~used] = 0
 
 
 def packed_query(rng: np.random.Generator, bounds: np.ndarray) -> np.ndarray:

@@ -81,10 +81,19 @@ def test_keeping_more_than_all_rows(first: int, second: int, rng: np.random.Gene
 
 
 def estimates(
-    q: np.ndarray, x: np.ndarray, mean: np.ndarray, metric: str, code: str, dims: int, widest: int, turn: Call
+    q: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    metric: str,
+    code: str,
+    dims: int,
+    widest: int,
+    turn: Call,
+    bounds: np.ndarray = BOUNDS,
 ) -> np.ndarray:
     """Scores (nq, n), higher is better, in the words of `nestvec.kernels.codes`."""
-    end, center, scale = int(BOUNDS[np.searchsorted(BOUNDS, dims)]), np.zeros(D), abs(x).max(axis=1) / np.float32(127)
+    end, center = int(bounds[np.searchsorted(bounds, dims)]), np.zeros(x.shape[1])
+    scale = abs(x).max(axis=1) / np.float32(127)
     q, wide = q.astype(np.float64), x.astype(np.float64)
     if code == "b1":
         q, wide, center = turn(q), turn(x).astype(np.float64), turn(mean[None])[0]
@@ -101,14 +110,14 @@ def estimates(
     if code != "i8":
         f, g = (part.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64) for part in (f, g))
     used = q - center if metric == "l2" else q
-    step = abs(used[:, :widest]).max(axis=1, keepdims=True) / (15 if code == "b1" else 127)
+    step = np.maximum(abs(used[:, :widest]).max(axis=1, keepdims=True), 1e-30) / (15 if code == "b1" else 127)
     coded = np.rint(used / step)[:, :dims]
     products = coded.dot(v[:, :dims].T)
     dots = f * step * (np.rint(products) if code == "i4" else products)  # the shift of `i4` is rounded
     if metric == "l2":
         return np.asarray(2 * (dots - g) - (used * used)[:, :dims].sum(axis=1)[:, None])
     known = q[:, :dims].dot(center[:dims])[:, None]
-    norms = np.linalg.norm(q[:, :dims], axis=1)[:, None]
+    norms = np.maximum(np.linalg.norm(q[:, :dims], axis=1)[:, None], 1e-30)
     return np.asarray(known + dots if metric == "ip" else (known * g + dots) / norms)
 
 
@@ -145,6 +154,31 @@ def test_best_estimates(metric: str, rotate: bool, code: str, backend: Any, rng:
             plan = [Stage(code, dims=dims, keep=60), Stage(code, keep=60), RAW]
             wanted = estimates(q, x, mean, metric, code, dims, D, turn)
             assert keeps_best(index.search(q, 60, plan=plan)[1], wanted, 60)
+
+
+@pytest.mark.parametrize("levels", [(), (100, 333)], ids=["", "levels"])
+@pytest.mark.parametrize("code", ["b1", "i4", "i8"])
+@metrics
+def test_sparse_queries(
+    metric: str, code: str, levels: tuple[int, ...], backend: Any, rng: np.random.Generator
+) -> None:
+    """What is skipped adds nothing: queries of no dim, one, the last, blocks of any width, all but the first dims."""
+    d, x = 1400, values(rng, "normal", 200, 1400) + np.float32(0.2)
+    index, bounds = nv.NestedIndex(d, levels, metric, codes=COARSE), np.asarray([*levels, d])
+    index.add(x)
+    wide = x.astype(np.float64)
+    mean = (wide / np.linalg.norm(wide, axis=1, keepdims=True) if metric == "cosine" else wide).mean(axis=0)
+    used = np.zeros((10, d), bool)
+    used[1, 64], used[2, -1], used[3, -70:], used[9, 200:] = True, True, True, True
+    for row, width in enumerate((4, 8, 16, 64, 128), 4):
+        used[row] = np.repeat(rng.random(-(-d // width)) < 0.3, width)[:d]
+    q = values(rng, "normal", 10, d) * used
+    for dims in sorted({*bounds.tolist(), 500}):
+        wanted = estimates(q, x, mean, metric, code, dims, dims, np.asarray, bounds)
+        for before in ([], [Stage("i8" if code == "i4" else "i4", keep=200)], [Stage(code, dims=90, keep=200)]):
+            scores, ids = index.search(q, 200, dims=dims, plan=[*before, Stage(code)])
+            actual = np.take_along_axis(scores, np.argsort(ids, axis=1), 1) * (-1 if metric == "l2" else 1)
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=5e-5 * abs(wanted).max())
 
 
 @pytest.mark.parametrize("code", ["b1", "i4", "i8"])

@@ -6,7 +6,7 @@
 namespace nestvec {
 namespace {
 
-constexpr int64_t kMaxLevels = 32;
+constexpr int64_t kMaxLevels = 32, kMaxDims = 65536;
 constexpr double kGrow = 1 + 0x1p-19, kTiny = 1e-30, kMargin = 0x1p-16;
 
 inline int64_t level_start(const int64_t* bounds, int64_t level) { return level ? bounds[level - 1] : 0; }

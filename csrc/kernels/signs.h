@@ -4,16 +4,18 @@
 #pragma once
 #include "bits.h"
 #include "factors.h"
+#include "units.h"
 
 namespace nestvec {
 namespace {
 
 constexpr int kMaxDigits = 8;
+using SignUnits = Units<kMaxWords, kWordsAhead / kBlock>;
 
 inline int32_t weight_of(int64_t digit, int64_t digits) { return digit == digits - 1 ? -(1 << digit) : 1 << digit; }
 
 template <int kDigits>
-inline void sum_digits(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) {
+inline void sum_digits(const CodePlane& p, const CodeQuery& q, const SignUnits& units, int64_t block, int32_t* sums) {
   constexpr int kSome = kNative == 16 ? 2 : 4;  // vectors: their sums fill the registers
   for (int64_t row = 0; row < kBlock; row += kSome * kF64) {
     U64N counts[kDigits][kSome];
@@ -22,15 +24,17 @@ inline void sum_digits(const CodePlane& p, const CodeQuery& q, int64_t block, in
     const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
     for (int64_t level = 0; level < p.levels; level++) {
       int64_t wide = word_width(p.bounds, level);
-      const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
-      for (int64_t word = 0; word < wide; word++, line += kBlock, codes++) {
-        for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(line + i + kWordsAhead);
+      const uint64_t* lines = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
+      for (const uint32_t* word = units[level].begin; word < units[level].end; word++) {
+        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kWordsAhead / kBlock] * kBlock;
+        for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(ahead + i);
         for (int i = 0; i < kSome; i++) {
           U64N rows = load<U64N>(line + i * kF64);
           for (int digit = 0; digit < kDigits; digit++)
-            counts[digit][i] += lane_sums(some_ones(rows & codes[digit * q.width]));
+            counts[digit][i] += lane_sums(some_ones(rows & codes[digit * q.width + *word]));
         }
       }
+      codes += wide;
     }
     for (int i = 0; i < kSome; i++) {
       U64N sum = -counts[kDigits - 1][i];
@@ -44,52 +48,58 @@ inline void sum_digits(const CodePlane& p, const CodeQuery& q, int64_t block, in
 // word where digits need 15.
 struct SignTables {
 #if defined(__AVX512VBMI__)
-  static constexpr int64_t kMostWords = 64;
+  static constexpr int64_t kMostWords = 256;      // 64 KB
   alignas(64) uint8_t tables[kMostWords][4][64];  // low and high halves of bytes 0-3 and of bytes 4-7
-  int64_t words = 0;
   bool usable = false;
 
-  void prepare(const CodePlane& p, const CodeQuery& q) {
-    for (int64_t level = 0; level < p.levels; level++) words += word_width(p.bounds, level);
-    usable = q.digits <= 5 && words <= kMostWords;
-    for (int64_t word = 0; usable && word < words; word++) fill(q, word);
-  }
-
-  // Entries are lifted by 64: codes are -16 to 15, so that two entries fit a byte.
-  void fill(const CodeQuery& q, int64_t word) {
-    int8_t codes[64];  // of bit 0, the last dim of the word, to bit 63
-    const uint64_t* digits = static_cast<const uint64_t*>(q.codes) + word;
-    for (int64_t bit = 0; bit < 64; bit++) {
-      int code = 0;
-      for (int64_t digit = 0; digit < q.digits; digit++)
-        code += int(digits[digit * q.width] >> bit & 1) * weight_of(digit, q.digits);
-      codes[bit] = int8_t(code);
+  void prepare(const CodePlane& p, const CodeQuery& q, const SignUnits& units) {
+    usable = q.digits <= 5 && units.count <= kMostWords;
+    if (!usable) return;
+    const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
+    uint8_t (*table)[4][64] = tables;
+    for (int64_t level = 0; level < p.levels; level++) {
+      for (const uint32_t* word = units[level].begin; word < units[level].end; word++) fill(q, codes + *word, *table++);
+      codes += word_width(p.bounds, level);
     }
-    for (int table = 0; table < 4; table++)
-      for (int byte = 0; byte < 4; byte++) {
-        const int8_t* four = codes + (table / 2 * 4 + byte) * 8 + table % 2 * 4;
-        uint8_t* entries = tables[word][table] + byte * 16;
-        entries[0] = 64;
-        for (int value = 1; value < 16; value++)
-          entries[value] = uint8_t(entries[value & (value - 1)] + four[__builtin_ctz(value)]);
-      }
   }
 
-  void sum(const CodePlane& p, int64_t block, int32_t* sums) const {
+  // Entry v of 16 sums the codes of the bits that v has. Entries are lifted by 64: codes are -16 to 15, so that two
+  // entries fit a byte.
+  static void fill(const CodeQuery& q, const uint64_t* digits, uint8_t (*to)[64]) {
+    const __m512i lanes = _mm512_set_epi64(0x1818181818181818, 0x1818181818181818, 0x1010101010101010,
+                                           0x1010101010101010, 0x0808080808080808, 0x0808080808080808, 0, 0);
+    constexpr __mmask64 kHas[4] = {0xAAAAAAAAAAAAAAAA, 0xCCCCCCCCCCCCCCCC, 0xF0F0F0F0F0F0F0F0, 0xFF00FF00FF00FF00};
+    __m512i codes = _mm512_setzero_si512();  // of bit 0, the last dim of the word, to bit 63
+    for (int64_t digit = 0; digit < q.digits; digit++)
+      codes = _mm512_mask_add_epi8(codes, digits[digit * q.width], codes,
+                                   _mm512_set1_epi8(int8_t(weight_of(digit, q.digits))));
+    for (int table = 0; table < 4; table++) {
+      __m512i entries = _mm512_set1_epi8(64);
+      for (int bit = 0; bit < 4; bit++) {
+        __m512i from = _mm512_add_epi8(lanes, _mm512_set1_epi8(int8_t(table / 2 * 32 + table % 2 * 4 + bit)));
+        entries =
+            _mm512_mask_add_epi8(entries, kHas[bit], entries, _mm512_maskz_permutexvar_epi8(kHas[bit], from, codes));
+      }
+      _mm512_store_si512(to[table], entries);
+    }
+  }
+
+  void sum(const CodePlane& p, const SignUnits& units, int64_t block, int32_t* sums) const {
     typedef uint16_t U16 __attribute__((vector_size(64)));
     const __m512i low = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
     constexpr __mmask64 kAll = ~__mmask64(0), kUpper = 0xF0F0F0F0F0F0F0F0;
     __m512i totals[8];
-    for (__m512i& total : totals) total = _mm512_set1_epi32(int(-512 * words));
+    for (__m512i& total : totals) total = _mm512_set1_epi32(int(-512 * units.count));
     const uint8_t (*table)[4][64] = tables;
     for (int64_t level = 0; level < p.levels; level++) {
       int64_t wide = word_width(p.bounds, level);
-      const uint64_t* line = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide;
-      for (int64_t word = 0; word < wide; word++, line += kBlock, table++) {
+      const uint64_t* lines = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide;
+      for (const uint32_t* word = units[level].begin; word < units[level].end; word++, table++) {
+        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kWordsAhead / kBlock] * kBlock;
         __m512i entries[4];
         for (int i = 0; i < 4; i++) entries[i] = _mm512_load_si512((*table)[i]);
         for (int i = 0; i < 8; i++) {
-          __builtin_prefetch(line + i * 8 + kWordsAhead);
+          __builtin_prefetch(ahead + i * 8);
           __m512i rows = _mm512_loadu_si512(line + i * 8), high = (__m512i)((U16)rows >> 4);
           rows = _mm512_ternarylogic_epi64(rows, low, place, 0xEA);  // rows & low | place
           high = _mm512_ternarylogic_epi64(high, low, place, 0xEA);
@@ -108,51 +118,64 @@ struct SignTables {
   }
 #else
   static constexpr bool usable = false;
-  void prepare(const CodePlane&, const CodeQuery&) {}
-  void sum(const CodePlane&, int64_t, int32_t*) const {}
+  void prepare(const CodePlane&, const CodeQuery&, const SignUnits&) {}
+  void sum(const CodePlane&, const SignUnits&, int64_t, int32_t*) const {}
 #endif
 };
 
 struct Signs {
   static constexpr int32_t kMultiply = 2;
   HalfFactors factors;
+  SignUnits units;
   SignTables tables;
-  Signs(const CodePlane& p, const CodeQuery&) : factors(p) {}
-  void prepare(const CodePlane& p, const CodeQuery& q) { tables.prepare(p, q); }
 
-  void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) const {
-    if (tables.usable) return tables.sum(p, block, sums);
-    switch (q.digits) {
-      case 4:
-        return sum_digits<4>(p, q, block, sums);
-      case 5:
-        return sum_digits<5>(p, q, block, sums);
-      case 6:
-        return sum_digits<6>(p, q, block, sums);
-      default:
-        return sum_digits<kMaxDigits>(p, q, block, sums);
+  Signs(const CodePlane& p, const CodeQuery& q, int64_t begin) : factors(p) {
+    const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
+    for (int64_t level = 0; level < p.levels; level++) {
+      int64_t wide = word_width(p.bounds, level);
+      units.add(level < begin ? 0 : wide, [&](int64_t word) {
+        uint64_t any = 0;
+        for (int64_t digit = 0; digit < q.digits; digit++) any |= codes[digit * q.width + word];
+        return any != 0;
+      });
+      codes += wide;
     }
   }
 
-  static int32_t sum_one(const CodePlane& p, const CodeQuery& q, int64_t begin, int64_t row) {
+  void prepare(const CodePlane& p, const CodeQuery& q) { tables.prepare(p, q, units); }
+
+  void sum(const CodePlane& p, const CodeQuery& q, int64_t block, int32_t* sums) const {
+    if (tables.usable) return tables.sum(p, units, block, sums);
+    switch (q.digits) {
+      case 4:
+        return sum_digits<4>(p, q, units, block, sums);
+      case 5:
+        return sum_digits<5>(p, q, units, block, sums);
+      case 6:
+        return sum_digits<6>(p, q, units, block, sums);
+      default:
+        return sum_digits<kMaxDigits>(p, q, units, block, sums);
+    }
+  }
+
+  int32_t sum_one(const CodePlane& p, const CodeQuery& q, int64_t row) const {
     const uint64_t* codes = static_cast<const uint64_t*>(q.codes);
     int32_t sum = 0;
     for (int64_t level = 0; level < p.levels; level++) {
-      int64_t wide = word_width(p.bounds, level);
       const uint64_t* at = word_of(p, level, row);
-      for (int64_t word = 0; word < wide && level >= begin; word++)
+      for (const uint32_t* word = units[level].begin; word < units[level].end; word++)
         for (int64_t digit = 0; digit < q.digits; digit++)
-          sum += weight_of(digit, q.digits) * popcount(at[word * kBlock] & codes[digit * q.width + word]);
-      codes += wide;
+          sum += weight_of(digit, q.digits) * popcount(at[*word * kBlock] & codes[digit * q.width + *word]);
+      codes += word_width(p.bounds, level);
     }
     return sum;
   }
 
-  void prefetch(const CodePlane& p, int64_t begin, int64_t row) const {
+  void prefetch(const CodePlane& p, int64_t row) const {
     factors.prefetch(row);
-    for (int64_t level = begin; level < p.levels; level++)
-      for (int64_t word = 0; word < word_width(p.bounds, level); word++)
-        __builtin_prefetch(word_of(p, level, row) + word * kBlock);
+    for (int64_t level = 0; level < p.levels; level++)
+      for (const uint32_t* word = units[level].begin; word < units[level].end; word++)
+        __builtin_prefetch(word_of(p, level, row) + *word * kBlock);
   }
 
   static const uint64_t* word_of(const CodePlane& p, int64_t level, int64_t row) {
