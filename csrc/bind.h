@@ -23,5 +23,6 @@ T* output(Array<T>& a) {
 
 void bind_codes(py::module_& m, const Kernels& k);   // bind_codes.cpp
 void bind_tokens(py::module_& m, const Kernels& k);  // bind_tokens.cpp
+void bind_maxsim(py::module_& m, const Kernels& k);  // bind_maxsim.cpp
 
 }  // namespace nestvec

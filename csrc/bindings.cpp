@@ -215,6 +215,7 @@ void bind(py::module_& core, const char* name, const Kernels& k) {
   bind_scan(m, k);
   bind_codes(m, k);
   bind_tokens(m, k);
+  bind_maxsim(m, k);
   bind_exact<float>(m, k.scores_f32, k.topk_f32, k.rescore_f32, "f32");
   bind_exact<uint16_t>(m, k.scores_f16, k.topk_f16, k.rescore_f16, "f16");
   bind_exact<uint16_t>(m, k.scores_bf16, k.topk_bf16, k.rescore_bf16, "bf16");

@@ -1,12 +1,14 @@
 // Compiled once per instruction set (CMakeLists.txt lists them). Everything but the table has internal linkage: another
 // global symbol could be merged with another variant's and run instructions this CPU lacks, so the build refuses it.
 #include "kernels.h"
+#include "kernels/bags.h"
 #include "kernels/bits.h"
 #include "kernels/codes.h"
 #include "kernels/convert.h"
 #include "kernels/estimate.h"
 #include "kernels/exact.h"
 #include "kernels/fde.h"
+#include "kernels/maxsim.h"
 #include "kernels/pack.h"
 #include "kernels/scan.h"
 #include "kernels/select.h"
@@ -51,5 +53,11 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .rescore_f32 = rescore<F32Rows>,
     .rescore_f16 = rescore<F16Rows>,
     .rescore_bf16 = rescore<BF16Rows>,
+    .maxsim_f32 = maxsim<F32Tokens>,
+    .maxsim_f16 = maxsim<F16Tokens>,
+    .maxsim_bf16 = maxsim<BF16Tokens>,
+    .maxsim_i8 = maxsim<I8Tokens>,
+    .pack_bags = pack_bags,
+    .scan_bags = scan_bags,
 };
 }  // namespace nestvec

@@ -103,6 +103,40 @@ struct Shortlist {
   int64_t room;
 };
 
+// Documents as bags of tokens, queries as bags of query tokens: python/nestvec/kernels/maxsim.py.
+struct Documents {
+  const void* tokens;
+  int64_t stride, dims;
+  const float* scales;  // null: 1
+  const int64_t* offsets;
+};
+
+struct BagQueries {
+  const double* data;  // (m, dims)
+  int64_t m;
+  const int64_t* offsets;
+  int64_t n;
+};
+
+struct CodedBags {
+  const int8_t* codes;
+  int64_t width;
+  const float* scales;
+  const int32_t* sums;
+  const int64_t* offsets;
+  const float* bounds;  // (2, n)
+  int64_t n;
+};
+
+struct CodedBagQueries {
+  const uint8_t* codes;  // (panels, size)
+  int64_t size;
+  const float* steps;  // (panels, 16)
+  const int64_t* panels;
+  const float* bounds;  // (2, n)
+  int64_t n;
+};
+
 // Bags of tokens and their fixed dimensional encodings: python/nestvec/kernels/fde.py.
 struct Bags {
   const float* x;
@@ -124,6 +158,8 @@ using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
+using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch,
+                       double* out);
 
 struct Kernels {
   void (&widen_f16)(const uint16_t* source, float* target, int64_t n);
@@ -160,6 +196,10 @@ struct Kernels {
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;
+  MaxSim &maxsim_f32, &maxsim_f16, &maxsim_bf16, &maxsim_i8;
+  void (&pack_bags)(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
+                    float* scales, int32_t* sums, float* bounds);
+  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, float* out);
 };
 
 }  // namespace nestvec

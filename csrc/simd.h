@@ -68,6 +68,21 @@ inline uint32_t at_least(F32N a, F32N b) {
 #endif
 }
 
+// One bit a lane: a < b.
+inline uint32_t below(F32N a, F32N b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
+#elif defined(__AVX2__)
+  return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)));
+#elif defined(__SSE2__)
+  return uint32_t(_mm_movemask_ps(_mm_cmplt_ps((__m128)a, (__m128)b)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kF32; i++) bits |= uint32_t(a[i] < b[i]) << i;
+  return bits;
+#endif
+}
+
 // One bit a lane: a > b.
 inline uint32_t above(F64N a, F64N b) {
 #if defined(__AVX512F__)

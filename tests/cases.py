@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import maxsim_cases
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
 from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
@@ -22,6 +23,8 @@ def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
     if kernel in CODED:
         return CODED[kernel](rng, n, d, kind)
     name, _, suffix = kernel.rpartition("_")
+    if name == "maxsim":
+        return maxsim_cases.maxsim(rng, kernel, n, d, kind)
     if name in ("widen", "narrow"):
         return _convert(rng, kernel, values(rng, kind, n, d).ravel())
     if kernel == "sum_bytes":
@@ -265,6 +268,8 @@ CODED: dict[str, Callable[..., Arguments]] = {
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,
+    "pack_bags": maxsim_cases.pack_bags,
+    "scan_bags": maxsim_cases.scan_bags,
     **TOKENS,
 }
 

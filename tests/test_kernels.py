@@ -31,7 +31,7 @@ def outcome(name: str, kernel: Any, arguments: cases.Arguments) -> cases.Argumen
     """What the call returned, and all arguments after it."""
     with np.errstate(all="ignore"):
         result = {"return": kernel(*arguments.values()), **arguments}
-    result.pop("scratch", None)
+    result.pop("scratch", None)  # its contents are nobody's
     for key in LISTS.get(name, ()):
         counts = result["counts"] if result[key].ndim == 1 else result["counts"][:, None]
         result[key] = np.where(np.arange(result[key].shape[-1]) < counts, result[key], 0)

@@ -176,6 +176,87 @@ def test_last_stage_estimates(metric: str, backend: Any, rng: np.random.Generato
             np.testing.assert_array_equal(np.lexsort((row, some if metric == "l2" else -some)), np.arange(90))
 
 
+@pytest.mark.parametrize("kept", [("b1",), ("i4",), ("i8",), ("b1", "i4"), ("i8", "i4", "b1")], ids="-".join)
+@rotated
+@metrics
+def test_codes_without_rows(metric: str, rotate: bool, kept: tuple[str, ...], backend: Any) -> None:
+    """Codes kept alone are those kept beside rows, whatever the sizes of adds, also after one that failed."""
+    rng = np.random.default_rng(len(kept))
+    x, q = values(rng, "normal", 4600, D), values(rng, "normal", 3, D)
+    options: dict[str, Any] = {"levels": LEVELS, "metric": metric, "rotate": rotate}
+    whole = segments(nv.NestedIndex(D, codes=COARSE, **options), x, np.random.default_rng(1))
+    index = nv.NestedIndex(D, rows=None, codes=kept, **options)
+    wrong = np.full((300, D), 9, np.float32)
+    wrong[-1, 3] = np.nan
+    for at in (0, 4600):
+        with pytest.raises(ValueError, match="row 299, column 3; only finite values"):
+            index.add(wrong, threads=2)
+        if at == 0:
+            segments(index, x, np.random.default_rng(1))
+    assert (index.rows, index.codes, index.ntotal) == (None, tuple(c for c in CODES if c in kept), 4600)
+    for code, dims in product(index.codes, (16, 50, D)):
+        for before in ([], [Stage(code, dims=16, keep=90)], [Stage(index.codes[0], keep=90)]):
+            plan = [*before, Stage(code)]
+            equal(index.search(q, 20, dims=dims, plan=plan), whole.search(q, 20, dims=dims, plan=plan))
+        report = index.explain(q, 20, [Stage(code, dims=dims)]).stages
+        assert [(stage.code, stage.rows) for stage in report] == [(code, 4600)]
+        if code in COARSE:
+            ids = index.search(q[0], 9, plan=[Stage(code)])[1][0]
+            equal(index.estimate(q, ids, code=code, dims=dims), whole.estimate(q, ids, code=code, dims=dims))
+
+
+@pytest.mark.parametrize("kept", [("b1",), ("i4",), ("i8",), COARSE], ids="-".join)
+def test_memory_without_rows(kept: tuple[str, ...], rng: np.random.Generator) -> None:
+    index = nv.NestedIndex(D, LEVELS, rows=None, codes=kept)
+    index.add(values(rng, "normal", 1000, D))
+    sizes = {"b1": 8 * (1 + 1 + 2) + 6 * 3, "i4": 8 + 20 + 36 + 6 * 3, "i8": 16 + 36 + 72 + 12 * 3}
+    blocks = 2 * 3 * 4 * 16 + 1024 if "i8" in kept else 0  # maxima of blocks, and room to read on
+    assert index.memory_usage() == 1024 * sum(sizes[code] for code in kept) + blocks
+    assert repr(index) == (
+        f"NestedIndex(d=120, levels=(16, 50, 120), metric='ip', rows=None, codes={kept}, ntotal=1000)"
+    )
+
+
+def test_what_needs_rows(rng: np.random.Generator) -> None:
+    index = nv.NestedIndex(D, LEVELS, rows=None, codes="i4")
+    index.add(values(rng, "normal", 20, D))
+    q, wanted = np.ones((1, D)), 'reads stored rows, and this index keeps only i4 codes; make it with rows="float32"'
+    for call in (index.search, index.explain):
+        with pytest.raises(ValueError, match=f"exact search {wanted}"):
+            call(q, 3)
+        with pytest.raises(ValueError, match=rf'Stage\("raw"\) {wanted}'):
+            call(q, 3, plan=[Stage("i4", keep=9), RAW])
+        with pytest.raises(ValueError, match=r'Stage\("f16"\) reads .* make it with rows="float16"'):
+            call(q, 3, plan=[Stage("i4", keep=9), Stage("f16")])
+        with pytest.raises(
+            ValueError, match=r"keeps no i8 codes; make it with codes=\('i4', 'i8'\) \(it keeps i4 codes"
+        ):
+            call(q, 3, plan=[Stage("i8")])
+    for ids in (0, []):
+        with pytest.raises(ValueError, match=f"reconstruct {wanted}"):
+            index.reconstruct(ids)
+    with pytest.raises(ValueError, match="this index keeps no b1 codes"):
+        index.estimate(q, [0])
+    with pytest.raises(ValueError, match="without rows an index must keep codes"):
+        nv.NestedIndex(D, rows=None, codes=())
+
+
+@pytest.mark.parametrize("d", [10_240, 65_536])
+def test_many_dims(d: int, backend: Any, rng: np.random.Generator) -> None:
+    """Sums of the largest codes, and queries of more words than any table has room for."""
+    x, q = values(rng, "normal", 70, d), np.ones((2, d), np.float32)
+    x[:2] = [[1], [-1]]
+    q[1, d // 3 :] = 0
+    index = nv.NestedIndex(d, (d // 2 + 1,), rows=None, codes=("b1", "i4", "i8"), center=False)
+    index.add(x)
+    for code, slack in (("b1", 0.1), ("i4", 0.01), ("i8", 1e-3)):
+        scores, ids = index.search(q, 70, plan=[Stage(code)])
+        used = np.asarray([d, d // 3])
+        np.testing.assert_array_equal(ids[:, [0, -1]], [[0, 1]] * 2)
+        np.testing.assert_allclose(scores[:, [0, -1]], used[:, None] * [1, -1], rtol=slack)
+        equal(index.search(q, 70, plan=[Stage(code, dims=d // 2 + 1, keep=70), Stage(code)]), (scores, ids))
+
+
 @pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
 def test_samples_lose_nothing(order: str, monkeypatch: Any, rng: np.random.Generator) -> None:
     """A threshold from a sample leaves the rows that a scan without one keeps, in calls of any length."""

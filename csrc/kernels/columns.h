@@ -61,12 +61,26 @@ void products_of(int64_t tokens, const float* x, int64_t stride, const float* pa
   if constexpr (T > 1) products_of<T - 1, W>(tokens, x, stride, packed, dims, out, out_stride);
 }
 
+// Memory that will be read after a product, to be asked for meanwhile: so many bytes for each of its tokens.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t bytes = 0, of_token = 0;
+
+  Ahead rest(int64_t tokens) const { return {at + tokens * of_token, bytes - tokens * of_token, of_token}; }
+
+  void prefetch(int64_t first, int64_t last) const {
+    int64_t end = last * of_token < bytes ? last * of_token : bytes;
+    for (int64_t byte = first * of_token; byte < end; byte += 64) __builtin_prefetch(at + byte);
+  }
+};
+
 // out[t, c] ~ <x[t], column c> for n tokens and whole panels of columns.
 inline void products(const float* x, int64_t stride, int64_t n, const float* packed, int64_t panels, int64_t dims,
-                     float* out, int64_t out_stride) {
+                     float* out, int64_t out_stride, const Ahead& ahead = {}) {
   // token blocks of about one size: a short one would wait for its own sums
   for (int64_t t = 0, blocks = (n + kTokens - 1) / kTokens, some; blocks > 0; t += some, blocks--) {
     some = (n - t + blocks - 1) / blocks;
+    ahead.prefetch(t, t + some);
     for (int64_t panel = 0; panel < panels;) {
       const float* from = packed + panel * dims * kPanel;
       float* to = out + t * out_stride + panel * kPanel;

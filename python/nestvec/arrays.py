@@ -98,8 +98,8 @@ def ragged(x: Any, name: str, dims: int | None = None, offsets: Any = None) -> R
     Parameters
     ----------
     x
-        ``(tokens, offsets)``; tokens ``(N, d)`` with `offsets` apart; a list of ``(n_i, d)`` arrays; ``(n, length, d)``;
-        or ``(N, d)`` alone, one bag.
+        ``(tokens, offsets)``; tokens ``(N, d)`` with `offsets` apart; a list of ``(n_i, d)`` arrays; an array
+        ``(n, length, d)``; or ``(N, d)`` alone, one bag.
     dims : int, optional
         What d must be.
 
@@ -324,13 +324,48 @@ def thresholds(value: Any, d: int) -> Array:
 
 def readable_rows(array: Array) -> tuple[Array, str]:
     """Checked rows as kernels read them, in place where they can, and the type they then have."""
-    kept = array.dtype.isnative and array.dtype.name in ROW_TYPES and array.flags.aligned
-    in_place = kept and array.strides[1] == array.itemsize and array.strides[0] % array.itemsize == 0
-    if not in_place:
+    if array.dtype.name not in ROW_TYPES or not _in_place(array):
         return to_float32(array, "x"), "float32"
     for first in range(0, len(array), CHECK_ROWS):
         to_float32(array[first : first + CHECK_ROWS], "x", first)
     return (array if array.dtype == np.float32 else array.view(np.uint16)), array.dtype.name
+
+
+def readable_tokens(array: Array, name: str) -> tuple[Array, str]:
+    """Tokens as MaxSim kernels read them, in place where they can, and the type they then have.
+
+    Whether they are finite is checked only of those that are converted: the kernels see the others.
+    """
+    if array.dtype.name not in (*ROW_TYPES, "int8") or not _in_place(array):
+        return to_float32(array, name), "float32"
+    return (array.view(np.uint16) if array.dtype.itemsize == 2 else array), array.dtype.name
+
+
+def _in_place(array: Array) -> bool:
+    """Whether kernels can read the rows where they are."""
+    apart, between = array.strides
+    return bool(
+        array.dtype.isnative and array.flags.aligned and between == array.itemsize and apart % array.itemsize == 0
+    )
+
+
+def token_scales(scales: Any, count: int) -> Array:
+    """What each token is multiplied by, ``(count,)`` float32; None is nothing."""
+    if scales is None:
+        return np.empty(0, np.float32)
+    array = vectors(scales, "scales", count, single=True)
+    if len(array) != 1:
+        raise ValueError(f"scales must be ({count},), one for each token, got shape {array.shape}")
+    row: Array = to_float32(array, "scales")[0]
+    return row
+
+
+def bag_queries(q: Any, name: str, dims: int) -> tuple[Array, Array]:
+    """Query tokens ``(m, dims)`` float32 and offsets ``(nq + 1,)``; a 2-D array is one query, none may be empty."""
+    bags = ragged(q, name, dims)
+    if len(empty := np.flatnonzero(np.diff(bags.offsets) == 0)):
+        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
+    return to_float32(bags.tokens, name), bags.offsets
 
 
 def refuse_overflow(bits: Array, source: Array, row_type: str, first_row: int) -> None:

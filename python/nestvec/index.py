@@ -13,8 +13,8 @@ from . import arrays, backends
 from .coding import Frame
 from .container import Container
 from .parallel import threads_for
-from .plan import CODES, Explanation, Step, refuse_unkept, resolve
-from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned
+from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
+from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .rotation import BlockRotation
 from .search import ROW_SUFFIX, Part, Task, as_results, explain_exact, top_k, widened
 from .stages import estimate, run_plan
@@ -30,7 +30,8 @@ class NestedIndex(Container[Segment]):
 
     Each level keeps an int8 plane of its dims and bounds on what the codes leave out. A search scans the planes, then
     scores the few rows that can still matter from the stored rows, in float64: the ids are those of brute force. A plan
-    names coarser codes to begin with and how many rows each stage keeps; it is as good as its shortlists.
+    names coarser codes to begin with and how many rows each stage keeps; it is as good as its shortlists. An index that
+    only makes shortlists may keep codes alone.
 
     Parameters
     ----------
@@ -41,11 +42,12 @@ class NestedIndex(Container[Segment]):
         boundary scans planes; any other `dims` is as exact but reads the stored rows.
     metric : {"ip", "l2", "cosine"}
         Inner product; squared Euclidean distance; cosine of the leading `dims`, each prefix normalised on both sides.
-    rows : {"float32", "float16", "bfloat16"}
-        How rows are stored. Searches are exact for the rows as stored.
-    codes : iterable of {"b1", "i4"}
-        Coarse codes to keep for plans, besides the int8 codes ("i8"), which are always kept: sign bits, and the high
-        halves of the int8 codes in a plane of their own.
+    rows : {"float32", "float16", "bfloat16"} or None
+        How rows are stored. Searches are exact for the rows as stored. None: rows are not stored, and every search
+        needs a plan of codes; `reconstruct` is refused.
+    codes : iterable of {"b1", "i4", "i8"}
+        Codes to keep for plans: sign bits, the high halves of the int8 codes in a plane of their own, and the int8
+        codes, which are kept with rows in any case; without rows only what is named is kept.
     center : bool
         Whether signs are taken of the row less the mean of the first vectors added. Without it, a mean that is large
         makes most signs alike.
@@ -55,8 +57,8 @@ class NestedIndex(Container[Segment]):
 
     Notes
     -----
-    Memory is 4 d (or 2 d) bytes for a stored row, d for its planes and 12 per level; for ``b1`` d / 8 and 6 per level,
-    for ``i4`` d / 2 and 6 per level. Any number of threads may search while one adds; a search sees the index before or
+    Memory is 4 d (or 2 d) bytes for a stored row; for ``i8`` d and 12 per level, for ``b1`` d / 8 and 6 per level, for
+    ``i4`` d / 2 and 6 per level. Any number of threads may search while one adds; a search sees the index before or
     after an `add`.
 
     References
@@ -81,7 +83,7 @@ class NestedIndex(Container[Segment]):
         d: int,
         levels: Iterable[int] | None = None,
         metric: str = "ip",
-        rows: str = "float32",
+        rows: str | None = "float32",
         *,
         codes: Iterable[str] = ("b1",),
         center: bool = True,
@@ -90,9 +92,13 @@ class NestedIndex(Container[Segment]):
         self._d = arrays.integer(d, "d", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._d)
         self._metric = arrays.one_of(metric, "metric", tuple(arrays.METRICS))
-        self._row_type = arrays.one_of(rows, "rows", arrays.ROW_TYPES)
+        self._row_type = None if rows is None else arrays.one_of(rows, "rows", arrays.ROW_TYPES)
         chosen = {arrays.one_of(code, "a code", CODES) for code in ([codes] if isinstance(codes, str) else codes)}
-        self._codes = tuple(code for code in CODES if code in chosen or code == "i8")
+        if rows is not None:
+            chosen.add("i8")
+        if not chosen:
+            raise ValueError('without rows an index must keep codes; name some, as codes=("b1",)')
+        self._codes = tuple(code for code in CODES if code in chosen)
         self._center = bool(center)
         rotation = BlockRotation(self._bounds) if rotate else None
         self._frame = Frame(self._metric, self._bounds, np.zeros(self._d), rotation)
@@ -114,8 +120,8 @@ class NestedIndex(Container[Segment]):
         return self._metric
 
     @property
-    def rows(self) -> str:
-        """Type of the stored rows."""
+    def rows(self) -> str | None:
+        """Type of the stored rows, None if there are none."""
         return self._row_type
 
     @property
@@ -124,8 +130,9 @@ class NestedIndex(Container[Segment]):
         return self._codes
 
     def __repr__(self) -> str:
+        codes = f", codes={self.codes}" if self.rows is None else ""
         return (
-            f"NestedIndex(d={self.d}, levels={self.levels}, metric={self.metric!r}, rows={self.rows!r}, "
+            f"NestedIndex(d={self.d}, levels={self.levels}, metric={self.metric!r}, rows={self.rows!r}{codes}, "
             f"ntotal={self.ntotal})"
         )
 
@@ -182,11 +189,13 @@ class NestedIndex(Container[Segment]):
         ------
         ValueError
             Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named); a plan that
-            cannot be run, see `Stage`.
+            cannot be run, see `Stage`; no plan where no rows are stored.
         TypeError
             A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages.
         """
         k = arrays.result_count(k)
+        if plan is None:
+            self._refuse_rowless("exact search")
         task, parts, bounds = self._ready(q, k, dims)
         work = len(task.queries) * sum(part.last for part in parts) * task.dims
         if plan is None:
@@ -226,6 +235,8 @@ class NestedIndex(Container[Segment]):
         >>> [(stage.code, stage.rows) for stage in report.stages]
         [('b1', 2000.0), ('raw', 100.0)]
         """
+        if plan is None:
+            self._refuse_rowless("exact search")
         task, parts, bounds = self._ready(q, arrays.result_count(k), dims)
         if plan is None:
             return explain_exact(parts, task, bounds)
@@ -274,7 +285,7 @@ class NestedIndex(Container[Segment]):
         True
         """
         arrays.one_of(code, "code", ("b1", "i4"))
-        refuse_unkept(code, self._codes)
+        refuse_unkept(code, self._codes, self._row_type)
         task, _, _ = self._ready(q, 1, dims)
         self._refuse_cut(code, task.dims)
         located = [self._locate(wanted) for wanted in arrays.known_ids(ids).reshape(-1).tolist()]
@@ -292,7 +303,7 @@ class NestedIndex(Container[Segment]):
             raise ValueError("the index is empty; add vectors before searching")
         level = int(np.searchsorted(self._bounds, dims))
         bounds = self._bounds[: level + 1] if self._bounds[level] == dims else None
-        task = Task(queries, min(k, total), dims, self._metric, self._row_type)
+        task = Task(queries, min(k, total), dims, self._metric, self._row_type or "")
         return task, [Part(segment, 0, n) for segment, n in stored], bounds
 
     def _steps(self, plan: Any, task: Task, parts: list[Part]) -> list[Step]:
@@ -306,6 +317,9 @@ class NestedIndex(Container[Segment]):
         if code == "b1" and self._frame.rotation is not None and dims not in self._bounds:
             raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
+    def _refuse_rowless(self, what: str) -> None:
+        refuse_rowless(what, self._codes, self._row_type)
+
     def reconstruct(self, ids: Any) -> Array:
         """Stored vectors by id: (d,) float32 for one id, (n, d) for an array of ids, as stored.
 
@@ -313,16 +327,25 @@ class NestedIndex(Container[Segment]):
         ------
         KeyError
             For an id that is not in the index.
+        ValueError
+            If no rows are stored.
         """
+        self._refuse_rowless("reconstruct")
         return self._gather(ids, self._d, np.float32, self._read)
 
     def _read(self, segment: Segment, row: int) -> Array:
+        assert self._row_type is not None
         row_of: Array = widened(segment.rows[row : row + 1], self._row_type)[0]
         return row_of
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> Segment:
-        rows = aligned((capacity, self._d), STORED[self._row_type])
-        segment = Segment.allocate(rows, capacity, self._bounds, ids, base)
+        rows = np.empty((0, self._d), np.float32)
+        if self._row_type is not None:
+            rows = aligned((capacity, self._d), STORED[self._row_type])
+        if "i8" in self._codes:
+            segment = Segment.allocate(rows, capacity, self._bounds, ids, base)
+        else:
+            segment = Segment.unpacked(rows, ids, base, capacity)
         return replace(
             segment,
             signs=SignPlane.allocate(capacity, self._bounds) if "b1" in self._codes else None,
@@ -356,14 +379,16 @@ class NestedIndex(Container[Segment]):
         source = x[first + shift : last + shift]
         values = arrays.to_float32(source, "x", first + shift)
         kernels = backends.current()
-        target = segment.rows[first:last]
-        if self._row_type == "float32":
-            target[:] = values
-        else:
-            getattr(kernels, f"narrow_{ROW_SUFFIX[self._row_type]}")(values.reshape(-1), target.reshape(-1))
-            arrays.refuse_overflow(target, source, self._row_type, first + shift)
-            values = widened(target, self._row_type)
-        kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
+        if self._row_type is not None:
+            target = segment.rows[first:last]
+            if self._row_type == "float32":
+                target[:] = values
+            else:
+                getattr(kernels, f"narrow_{ROW_SUFFIX[self._row_type]}")(values.reshape(-1), target.reshape(-1))
+                arrays.refuse_overflow(target, source, self._row_type, first + shift)
+                values = widened(target, self._row_type)
+        if "i8" in self._codes:
+            kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
         if segment.signs is not None:
             words, frame = segment.signs.words, self._frame
             kernels.pack_signs(
@@ -371,7 +396,24 @@ class NestedIndex(Container[Segment]):
                 words.words, segment.signs.factors,
             )  # fmt: skip
         if segment.nibbles is not None:
-            kernels.pack_nibbles(
-                values, self._bounds, segment.starts, segment.codes, segment.nibbles.starts,
-                arrays.METRICS[self._metric], first, segment.nibbles.nibbles, segment.nibbles.factors,
-            )  # fmt: skip
+            if "i8" in self._codes:
+                self._pack_nibbles(segment.nibbles, values, segment, first)
+            else:
+                self._pack_nibbles_alone(segment.nibbles, values, first)
+
+    def _pack_nibbles(self, to: NibblePlane, values: Array, bytes_of: Segment, first: int) -> None:
+        backends.current().pack_nibbles(
+            values, self._bounds, bytes_of.starts, bytes_of.codes, to.starts, arrays.METRICS[self._metric], first,
+            to.nibbles, to.factors,
+        )  # fmt: skip
+
+    def _pack_nibbles_alone(self, plane: NibblePlane, values: Array, first: int) -> None:
+        """Nibbles of int8 codes that are made in passing, in planes that begin at the first row's block."""
+        block = first // BLOCK * BLOCK
+        at, room = first - block, padded(first - block + len(values), BLOCK)
+        piece = Segment.allocate(values, room, self._bounds, np.empty(0, np.int64), 0)
+        backends.current().pack_rows(values, self._bounds, piece.starts, at, piece.codes, piece.stats, piece.blocks)
+        starts = plane.starts + block * (level_widths(self._bounds, 8) // 2)
+        some = replace(plane, starts=starts, factors=np.empty((3, len(self._bounds), room), np.uint16))
+        self._pack_nibbles(some, values, piece, at)
+        plane.factors[:, :, first : first + len(values)] = some.factors[:, :, at : at + len(values)]

@@ -27,6 +27,7 @@ class Stage:
     code : {"b1", "i4", "i8", "raw"}
         Signs of the row less the mean, against the float query; the high halves of the int8 codes; the int8 codes; the
         rows as stored, also by the name of their type, ``"f32"``, ``"f16"`` or ``"bf16"``. All but the last estimate.
+        An index must keep what a stage reads.
     dims : int, optional
         Leading dims; default: those of the search. Where no level ends, codes use the row's factors of the level that
         holds this dim.
@@ -107,7 +108,9 @@ class Explanation:
         return "\n".join(lines)
 
 
-def resolve(plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Sequence[str], row_type: str) -> list[Step]:
+def resolve(
+    plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Sequence[str], row_type: str | None
+) -> list[Step]:
     """A plan for a search of k rows over `dims`, checked against what the index keeps.
 
     Raises
@@ -115,8 +118,8 @@ def resolve(plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Seque
     TypeError
         Unless `plan` is a sequence of `Stage`.
     ValueError
-        No stage; a code the index does not keep; `dims` beyond those of the vectors; a stage without, or with too
-        small a shortlist.
+        No stage; a code, or rows, that the index does not keep; `dims` beyond those of the vectors; a stage without,
+        or with too small a shortlist.
     """
     stages = [plan] if isinstance(plan, Stage) else plan
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
@@ -138,19 +141,31 @@ def resolve(plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Seque
     return steps
 
 
-def _code(code: str, kept: Sequence[str], row_type: str) -> str:
+def _code(code: str, kept: Sequence[str], row_type: str | None) -> str:
+    if code not in RAW and code != "raw":
+        refuse_unkept(code, kept, row_type)
+        return code
+    refuse_rowless(f'Stage("{code}")', kept, row_type, RAW.get(code, "float32"))
     if code in RAW and RAW[code] != row_type:
         raise ValueError(f'the rows of this index are {row_type}, a stage asks for {RAW[code]}; use "raw"')
-    if code in RAW or code == "raw":
-        return "raw"
-    refuse_unkept(code, kept)
-    return code
+    return "raw"
 
 
-def refuse_unkept(code: str, kept: Sequence[str]) -> None:
+def refuse_unkept(code: str, kept: Sequence[str], row_type: str | None) -> None:
     """ValueError for a code the index does not keep."""
     if code not in kept:
-        raise ValueError(f"this index keeps no {code} codes; make it with codes={(*kept[:-1], code)}")
+        named = tuple(c for c in CODES if c == code or (c in kept and not (row_type and c == "i8")))
+        what = f"{' and '.join(kept)} codes and {f'{row_type} rows' if row_type else 'no rows'}"
+        raise ValueError(f"this index keeps no {code} codes; make it with codes={named} (it keeps {what})")
+
+
+def refuse_rowless(what: str, kept: Sequence[str], row_type: str | None, wanted: str = "float32") -> None:
+    """ValueError for `what` reads stored rows, where the index keeps none."""
+    if row_type is None:
+        raise ValueError(
+            f"{what} reads stored rows, and this index keeps only {' and '.join(kept)} codes; make it with "
+            f'rows="{wanted}"'
+        )
 
 
 def _keep(stage: Stage, last: bool, k: int) -> int:

@@ -106,7 +106,8 @@ class NibblePlane:
 class Segment:
     """Rows and planes with room for `capacity` rows; see `nestvec.kernels.pack` for the layout.
 
-    `rows` may be a view of somebody else's array. Row r has id ``ids[r]``, or ``base + r`` where `ids` is empty.
+    `rows` may be a view of somebody else's array. Row r has id ``ids[r]``, or ``base + r`` where `ids` is empty. What
+    an index does not keep is empty or None, but ``stats`` always has `capacity` columns.
     """
 
     rows: Array
@@ -135,10 +136,10 @@ class Segment:
         )
 
     @classmethod
-    def unpacked(cls, rows: Array, ids: Array, base: int = 0) -> Segment:
-        """Rows alone, for searches that read nothing else."""
-        nothing = np.empty((0, 0), np.float32)
-        return cls(rows, np.empty(0, np.uint8), np.empty(0, np.int64), nothing, nothing, ids, base)
+    def unpacked(cls, rows: Array, ids: Array, base: int = 0, capacity: int = 0) -> Segment:
+        """No int8 plane: rows alone, for searches that read nothing else, or room for other planes."""
+        stats, blocks = (np.empty((0, width), np.float32) for width in (capacity, 0))
+        return cls(rows, np.empty(0, np.uint8), np.empty(0, np.int64), stats, blocks, ids, base)
 
     @property
     def capacity(self) -> int:

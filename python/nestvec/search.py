@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: `queries` (nq, d) float32, the `k` best in the leading `dims`, rows of type `row_type`."""
+    """What is asked: `queries` (nq, d) float32, the `k` best in the leading `dims`, rows of type `row_type`, or ""."""
 
     queries: Array
     k: int

@@ -74,7 +74,6 @@ class Run:
             for step in steps
         ]
         self.wide = task.queries.astype(np.float64)
-        self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
     def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
         """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
@@ -174,12 +173,13 @@ class Run:
         if found is None:
             return self._exact(query, step, threads, named=named)
         heaps = Heaps(1, step.keep)
+        rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
         metric, one = METRICS[self.task.metric], np.ones(1)
         for part, offset, first, last in self._by_part(found):
             segment = part.segment
             ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
             rows = (found.rows[first:last] - np.int32(offset))[None]
-            self.rescore(
+            rescore(
                 self.wide[query : query + 1], segment.rows, step.dims, metric, ids, base, EVERYTHING, one, one * 0,
                 np.full(1, -np.inf, np.float32), rows, np.full(rows.shape, np.inf, np.float32),
                 np.asarray([last - first]), heaps.scores, heaps.ids,

@@ -32,6 +32,7 @@ from .exact import (
     topk_f32,
 )
 from .fde import encode_bags, simhash
+from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
 from .pack import pack_queries, pack_rows
 from .scan import scan
 from .select import keep_best
@@ -72,4 +73,10 @@ TABLE: dict[str, Callable[..., Any]] = {
     "rescore_f32": rescore_f32,
     "rescore_f16": rescore_f16,
     "rescore_bf16": rescore_bf16,
+    "maxsim_f32": maxsim_f32,
+    "maxsim_f16": maxsim_f16,
+    "maxsim_bf16": maxsim_bf16,
+    "maxsim_i8": maxsim_i8,
+    "pack_bags": pack_bags,
+    "scan_bags": scan_bags,
 }

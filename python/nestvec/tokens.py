@@ -1,0 +1,246 @@
+"""Documents' tokens as an index keeps them, and certified exact MaxSim over all of them.
+
+A scan of int8 codes bounds every document's score from above. The documents that promise most are scored exactly; the
+k-th best of them is a threshold, and only documents whose bound reaches it are scored too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import arrays, backends, parallel
+from .bags import BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
+from .planes import aligned, padded
+from .search import widened
+
+Array = npt.NDArray[Any]
+
+TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8"}
+STORED = {"f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "i8": np.int8}
+FEWEST_DOCS, FEWEST_TOKENS, GROWTH = 1024, 8192, 1 / 32  # room in a new segment, and as a share of the index
+WRITE_TOKENS = 16_384  # converted and packed at a time
+QUERIES = 8  # whose bounds are kept at a time
+FIRST = 32  # documents scored exactly before the first threshold, at least
+
+
+class Store(NamedTuple):
+    """The documents of an index: segments, and how many documents of each count."""
+
+    segments: tuple[TokenSegment, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def ntotal(self) -> int:
+        """Documents."""
+        return sum(self.counts)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents."""
+        return sum(int(segment.offsets[n]) for segment, n in zip(self.segments, self.counts, strict=True))
+
+    def bags(self, documents: Sequence[int]) -> list[Bags]:
+        """Each document by its position."""
+        starts = np.cumsum([0, *self.counts])
+        return [
+            self.segments[part].document(at - int(starts[part]))
+            for at, part in zip(documents, np.searchsorted(starts, documents, "right") - 1, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class TokenSegment:
+    """Room for documents and their tokens: as kept, and as int8 codes with what bounds need.
+
+    Tokens kept as int8 are the codes, times their scales.
+    """
+
+    rows: Array
+    coded: CodedBags
+    suffix: str
+
+    @classmethod
+    def allocate(cls, documents: int, tokens: int, d: int, suffix: str) -> TokenSegment:
+        """Empty."""
+        width = padded(d, 4)
+        room = tokens + behind(width)
+        codes = aligned((room, width), np.int8)
+        codes[:] = 0
+        coded = CodedBags(
+            codes=codes,
+            scales=aligned((room,), np.float32),
+            sums=aligned((room,), np.int32),
+            offsets=np.zeros(documents + 1, np.int64),
+            bounds=np.zeros((2, documents), np.float32),
+        )
+        rows = codes[:tokens, :d] if suffix == "i8" else aligned((tokens, d), STORED[suffix])
+        return cls(rows, coded, suffix)
+
+    @property
+    def offsets(self) -> Array:
+        """Where documents begin."""
+        return self.coded.offsets
+
+    @property
+    def documents(self) -> int:
+        """Documents there is room for."""
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room included."""
+        coded = (self.coded.codes, self.coded.scales, self.coded.sums, self.coded.offsets, self.coded.bounds)
+        return sum(array.nbytes for array in coded) + (0 if self.suffix == "i8" else self.rows.nbytes)
+
+    @property
+    def bags(self) -> Bags:
+        """As MaxSim kernels read them."""
+        scales = self.coded.scales[: len(self.rows)]
+        return Bags(self.rows, scales if self.suffix == "i8" else scales[:0], self.suffix, self.offsets)
+
+    def document(self, at: int) -> Bags:
+        """One of them."""
+        first, last = self.offsets[at : at + 2]
+        scales = self.bags.scales[first:last]
+        return Bags(self.rows[first:last], scales, self.suffix, np.array([0, last - first]))
+
+    def write(self, x: arrays.Ragged, shift: int, first: int, last: int) -> None:
+        """Documents [`first`, `last`) from the same ones of `x`, shifted; their offsets are written already."""
+        at, end = (int(self.offsets[i]) for i in (first, last))
+        source = int(x.offsets[first + shift])
+        values = arrays.to_float32(x.tokens[source : source + end - at], "docs", source)
+        coded = self.coded
+        if self.suffix not in ("f32", "i8"):
+            getattr(backends.current(), f"narrow_{self.suffix}")(values.reshape(-1), self.rows[at:end].reshape(-1))
+            arrays.refuse_overflow(self.rows[at:end], values, TYPES[self.suffix], source)
+            values = widened(self.rows[at:end], TYPES[self.suffix])
+        elif self.suffix == "f32":
+            self.rows[at:end] = values
+        bounds = np.empty((2, last - first), np.float32)
+        backends.current().pack_bags(
+            values, self.offsets[first : last + 1] - at, coded.codes[at:end], coded.scales[at:end], coded.sums[at:end],
+            bounds,
+        )  # fmt: skip
+        if self.suffix == "i8":  # codes leave nothing out of tokens that are codes
+            bounds[1] += bounds[0]
+            bounds[0] = 0
+        coded.bounds[:, first:last] = bounds
+
+
+def extended(store: Store, x: arrays.Ragged, suffix: str, workers: int) -> Store:
+    """The store with more documents, in room that no reader of `store` looks at."""
+    segments, counts = list(store.segments), list(store.counts)
+    lengths, d = np.diff(x.offsets), x.tokens.shape[1]
+    at = 0
+    while at < len(x):
+        if not segments or counts[-1] == segments[-1].documents or _room(segments[-1], counts[-1]) < lengths[at]:
+            documents = max(len(x) - at, int(store.ntotal * GROWTH), FEWEST_DOCS)
+            tokens = max(int(x.offsets[-1] - x.offsets[at]), int(store.tokens * GROWTH), FEWEST_TOKENS)
+            segments.append(TokenSegment.allocate(documents, tokens, d, suffix))
+            counts.append(0)
+        segment, n = segments[-1], counts[-1]
+        fitting = int(np.searchsorted(x.offsets, x.offsets[at] + _room(segment, n), "right")) - 1
+        last = min(fitting, at + segment.documents - n, len(x))
+        moved = int(segment.offsets[n] - x.offsets[at])
+        segment.offsets[n + 1 : n + 1 + last - at] = x.offsets[at + 1 : last + 1] + moved
+        cuts = spans(lengths[at:last] * max(1, 10**9 // WRITE_TOKENS), workers)  # at most WRITE_TOKENS each
+        parallel.run(lambda cut: segment.write(x, at - n, n + cut[0], n + cut[1]), cuts, workers)  # noqa: B023
+        counts[-1], at = n + last - at, last
+    return Store(tuple(segments), tuple(counts))
+
+
+def _room(segment: TokenSegment, n: int) -> int:
+    return len(segment.rows) - int(segment.offsets[n])
+
+
+def score_listed(store: Store, queries: BagQueries, positions: Array, threads: int) -> Array:
+    """Exact MaxSim (nq, c) of documents by their position."""
+    if len(store.segments) == 1:
+        return score(queries, store.segments[0].bags, positions, threads)
+    starts = np.cumsum([0, *store.counts])
+    part = np.searchsorted(starts, positions, "right") - 1
+    out = np.empty((len(queries), len(positions)))
+    for number in np.unique(part):
+        some = part == number
+        out[:, some] = score(queries, store.segments[number].bags, positions[some] - starts[number], threads)
+    return out
+
+
+def exact_topk(store: Store, queries: BagQueries, k: int, threads: int) -> list[tuple[Array, Array]]:
+    """Scores, float64, and positions of the k best documents of each query, best first, ties by position."""
+    if len(queries) >= 2 * QUERIES * threads:
+        groups = [(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
+        found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1), groups, threads)
+        return [one for group in found for one in group]
+    return _exact(store, queries, k, threads)
+
+
+def _exact(store: Store, queries: BagQueries, k: int, threads: int) -> list[tuple[Array, Array]]:
+    found = []
+    for first in range(0, len(queries), QUERIES):
+        some = queries.some(first, min(first + QUERIES, len(queries)))
+        upper = _upper_bounds(store, some, threads)
+        for i in range(len(some)):
+            listed = partial(score_listed, store, some.some(i, i + 1), threads=threads)
+            found.append(_refined(upper[i], lambda at, listed=listed: listed(at)[0], k))
+    return found
+
+
+def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
+    """What no document's score exceeds, (nq, n) float32."""
+    coded = coded_queries(queries.tokens, queries.offsets)
+    starts = np.cumsum([0, *store.counts])
+    out = np.empty((len(queries), int(starts[-1])), np.float32)
+
+    def scan(task: tuple[CodedBags, int, int, int]) -> None:
+        bags, start, first, last = task
+        one = len(queries) == 1
+        found = out[:, start + first : start + last] if one else np.empty((len(queries), last - first), np.float32)
+        backends.current().scan_bags(
+            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last, found
+        )
+        if not one:
+            out[:, start + first : start + last] = found
+
+    tasks = [
+        (segment.coded, int(start), *cut)
+        for segment, n, start in zip(store.segments, store.counts, starts[:-1], strict=True)
+        for cut in spans(np.diff(segment.offsets[: n + 1]) * queries.tokens.size // 16, threads)
+    ]
+    parallel.run(scan, tasks, threads)
+    return out
+
+
+def _refined(upper: Array, score_of: Callable[[Array], Array], k: int) -> tuple[Array, Array]:
+    """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best."""
+    first = max(2 * k, FIRST)
+    if len(upper) > first:
+        positions = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
+    else:
+        positions = np.arange(len(upper))
+    scores, kept = best(score_of(positions), positions, k)
+    seen = np.zeros(len(upper), bool)
+    seen[positions] = True
+    while True:
+        least = scores[-1] if len(scores) == k else -np.inf
+        waiting = np.flatnonzero(~seen & (upper >= _rounded_down(least)))
+        if len(waiting) == 0:
+            return scores, kept
+        if len(waiting) > 4 * first:  # a better threshold will spare most of them
+            waiting = waiting[np.argpartition(upper[waiting], len(waiting) - first)[len(waiting) - first :]]
+            first *= 2
+        seen[waiting] = True
+        scores, kept = best(np.concatenate([scores, score_of(waiting)]), np.concatenate([kept, waiting]), k)
+
+
+def _rounded_down(score: float) -> Any:
+    """The largest float32 not above a score."""
+    with np.errstate(over="ignore"):
+        rounded = np.float32(score)
+    return rounded if rounded <= score else np.nextafter(rounded, np.float32(-np.inf))
