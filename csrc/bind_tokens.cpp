@@ -4,13 +4,12 @@
 namespace nestvec {
 namespace {
 
+// A table of a sketch is read once more than needed here: without branches, as it may be large.
 void check_entries(const Array<int32_t>& entries, int64_t size) {
-  int32_t most = -1;
-  for (int64_t i = 0; i < entries.size(); i++) {
-    int32_t at = entries.data()[i] & INT32_MAX;
-    most = at > most ? at : most;
-  }
-  need(most < size, "a sketch must stay within its target");
+  const int32_t* at = entries.data();
+  uint32_t beyond = 0;
+  for (int64_t i = 0; i < entries.size(); i++) beyond |= uint32_t(size - 1) - uint32_t(at[i] & INT32_MAX);
+  need(size <= INT32_MAX && beyond >> 31 == 0, "a sketch must stay within its target");
 }
 
 Bags bags_of(const Array<float>& x, const Array<int64_t>& offsets, const Array<uint32_t>& partitions, int64_t k,
@@ -53,7 +52,8 @@ Fde fde_of(const Bags& bags, int64_t repetitions, const Array<int32_t>& ams, con
 // What FdeScratch of csrc/kernels/fde.h lays out, in floats.
 int64_t scratch_size(const Fde& e, int64_t d) {
   int64_t blocks = e.repetitions * e.parts, copies = (e.final ? 1 : 0) + (e.fill && e.ams ? 1 : 0);
-  return blocks + copies * blocks * e.width + (e.fill ? 2 * e.parts : 0) + (e.ams ? 16 * (d + 2 * e.width) : 0);
+  return blocks + copies * blocks * e.width + (e.fill ? 2 * e.parts : 0) +
+         (e.ams ? 32 * (d + e.width + (e.width + 15) / 16 * 16) : 0);
 }
 
 void bind_fde(py::module_& m, const Kernels& k) {

@@ -57,7 +57,7 @@ def _encode_bags(rng: np.random.Generator, n: int, d: int, kind: str) -> Argumen
         "k": k,
         "average": bool(rng.random() < 0.7),
         "fill": fill,
-        "scratch": np.full(encoder._scratch(fill), np.nan, np.float32),
+        "scratch": np.full(encoder._scratch_size(fill), np.nan, np.float32),
         "out": np.full((len(offsets) - 1, encoder.fde_dim), np.nan, np.float32),
     }
 

@@ -90,6 +90,10 @@ void simhash(const float* x, int64_t n, int64_t d, const double* gaussians, cons
   }
 }
 
+constexpr int64_t kLanes = 32;  // tokens sketched at a time, or half of them
+
+inline int64_t whole_tiles(int64_t n) { return (n + kTile - 1) / kTile * kTile; }
+
 struct FdeScratch {
   uint64_t* keys;
   float *blocks, *heads, *tile;  // heads: what each block began with
@@ -100,53 +104,93 @@ struct FdeScratch {
     blocks = at += e.fill ? 2 * e.parts : 0;
     heads = at += e.final ? size : 0;
     tile = at += e.fill && e.ams ? size : 0;
-    counts = reinterpret_cast<int32_t*>(e.ams ? at + kTile * (d + 2 * e.width) : at);
+    counts = reinterpret_cast<int32_t*>(e.ams ? at + kLanes * (d + e.width + whole_tiles(e.width)) : at);
   }
 };
 
-// from (rows, columns) to (columns, 16)
-inline void transpose(const float* from, int64_t rows, int64_t columns, int64_t stride, float* to) {
-  for (int64_t i = 0; i < columns; i++)
-    for (int64_t t = 0; t < kTile; t++) to[i * kTile + t] = t < rows ? from[t * stride + i] : 0;
-}
-
-// The sketches of 16 tokens, as rows of `width`.
-inline void project(const float* lanes, const int32_t* entries, int64_t d, int64_t width, float* sums, float* rows) {
-  memset(sums, 0, width * kTile * sizeof *sums);
-  for (int64_t i = 0; i < d; i++) {
-    float* to = sums + (entries[i] & INT32_MAX) * kTile;
-    U32N sign = U32N{} + (uint32_t(entries[i]) & 0x80000000);
-    for (int p = 0; p < kParts; p++) {
-      U32N value = load<U32N>(lanes + i * kTile + p * kF32) ^ sign;
-      store(to + p * kF32, load<F32N>(to + p * kF32) + (F32N)value);
+// What a network of swaps between vectors is made of: lanes whose number has a bit move to the other vector.
+template <int N, int... L>
+struct Lanes : Lanes<N - 1, N - 1, L...> {};
+template <int... L>
+struct Lanes<0, L...> {
+  template <int Step>
+  static void swap(F32N* v) {
+    for (int i = 0; i < kF32; i++) {
+      if (i & Step) continue;
+      F32N a = v[i], b = v[i + Step];
+      v[i] = __builtin_shufflevector(a, b, (L & Step ? kF32 + L - Step : L)...);
+      v[i + Step] = __builtin_shufflevector(a, b, (L & Step ? kF32 + L : L + Step)...);
     }
   }
-  for (int64_t t = 0; t < kTile; t++)
-    for (int64_t c = 0; c < width; c++) rows[t * width + c] = sums[c * kTile + t];
+};
+
+// to[c, r] = from[r, c]; rows of `to` are whole vectors, and hold copies of the last row of `from` behind it.
+inline void transpose(const float* from, int64_t stride, int64_t rows, int64_t columns, float* to, int64_t to_stride) {
+  int64_t whole = columns / kF32 * kF32;
+  for (int64_t r = 0; r < rows; r += kF32) {
+    for (int64_t c = 0; c < whole; c += kF32) {
+      F32N v[kF32];
+      for (int i = 0; i < kF32; i++) v[i] = load<F32N>(from + (r + i < rows ? r + i : rows - 1) * stride + c);
+      Lanes<kF32>::swap<1>(v);
+      Lanes<kF32>::swap<2>(v);
+      if constexpr (kF32 > 4) Lanes<kF32>::swap<4>(v);
+      if constexpr (kF32 > 8) Lanes<kF32>::swap<8>(v);
+      for (int i = 0; i < kF32; i++) store(to + (c + i) * to_stride + r, v[i]);
+    }
+    for (int64_t c = whole; c < columns; c++)
+      for (int64_t i = r; i < r + kF32; i++) to[c * to_stride + i] = from[(i < rows ? i : rows - 1) * stride + c];
+  }
 }
 
-// block += row, or 0 + row for the first one: a mask instead of a branch, which would be a guess.
-inline void add_row(const float* row, int64_t width, bool first, float* block) {
+// The sketches of L tokens, given as lanes, as rows of whole tiles.
+template <int64_t L>
+void project(const float* lanes, const int32_t* entries, int64_t d, int64_t width, float* sums, float* rows) {
+  memset(sums, 0, width * L * sizeof *sums);
+  for (int64_t i = 0; i < d; i++, lanes += L) {
+    float* to = sums + (entries[i] & INT32_MAX) * L;
+    U32N sign = U32N{} + (uint32_t(entries[i]) & 0x80000000);
+    for (int64_t p = 0; p < L; p += kF32) store(to + p, load<F32N>(to + p) + (F32N)(load<U32N>(lanes + p) ^ sign));
+  }
+  transpose(sums, L, width, L, rows, whole_tiles(width));
+}
+
+// block += row, or 0 + row for the first one: a mask instead of a branch, which would be a guess. W: width if known.
+template <int64_t W = 0>
+void add_row(const float* row, int64_t width, bool first, float* block) {
   uint32_t keep = first ? 0 : ~0u;
   int64_t c = 0;
-  for (; c + kF32 <= width; c += kF32) store(block + c, (F32N)(load<U32N>(block + c) & keep) + load<F32N>(row + c));
-  for (; c < width; c++) block[c] = (first ? 0.0f : block[c]) + row[c];
+  for (; c + kF32 <= (W ? W : width); c += kF32)
+    store(block + c, (F32N)(load<U32N>(block + c) & keep) + load<F32N>(row + c));
+  for (; c < (W ? W : width); c++) block[c] = (first ? 0.0f : block[c]) + row[c];
 }
 
-// Adds up to 16 tokens to the blocks of all repetitions.
-inline void add_tile(const float* x, int64_t some, int64_t d, const uint32_t* partitions, const Fde& e,
-                     const FdeScratch& s, float* blocks) {
-  float *lanes = s.tile, *sums = lanes + kTile * d, *rows = sums + kTile * e.width;
-  if (e.ams) transpose(x, some, d, d, lanes);
-  for (int64_t r = 0; r < e.repetitions; r++) {
-    if (e.ams) project(lanes, e.ams + r * d, d, e.width, sums, rows);
-    const float* from = e.ams ? rows : x;
-    for (int64_t t = 0; t < some; t++) {
-      int64_t block = r * e.parts + partitions[t * e.repetitions + r];
-      bool first = s.counts[block]++ == 0;
-      add_row(from + t * e.width, e.width, first, blocks + block * e.width);
-      if (e.fill && e.ams && first) add_row(from + t * e.width, e.width, true, s.heads + block * e.width);
+// Adds n tokens to the blocks of one repetition; `step` is from token to token.
+template <int64_t W = 0>
+void add_rows(const float* rows, int64_t stride, int64_t n, int64_t width, const uint32_t* partitions, int64_t step,
+              int32_t* counts, float* blocks) {
+  for (int64_t t = 0; t < n; t++, rows += stride, partitions += step)
+    add_row<W>(rows, width, counts[*partitions]++ == 0, blocks + *partitions * (W ? W : width));
+}
+
+// Adds up to L tokens to the blocks of all repetitions, by their sketches.
+template <int64_t L>
+void add_sketches(const float* x, int64_t n, int64_t d, const uint32_t* partitions, const Fde& e, const FdeScratch& s,
+                  float* blocks) {
+  float *lanes = s.tile, *sums = lanes + L * d, *rows = sums + L * e.width;
+  int64_t stride = whole_tiles(e.width);
+  transpose(x, d, n, d, lanes, L);
+  for (int64_t r = 0; r < e.repetitions; r++, blocks += e.parts * e.width, partitions++) {
+    int32_t* counts = s.counts + r * e.parts;
+    float* heads = s.heads + r * e.parts * e.width;
+    project<L>(lanes, e.ams + r * d, d, e.width, sums, rows);
+    for (int64_t t = n - 1; e.fill && t >= 0; t--) {
+      int64_t p = partitions[t * e.repetitions];
+      if (counts[p] == 0) add_row(rows + t * stride, e.width, true, heads + p * e.width);
     }
+    if (e.width == kTile)
+      add_rows<kTile>(rows, stride, n, e.width, partitions, e.repetitions, counts, blocks);
+    else
+      add_rows(rows, stride, n, e.width, partitions, e.repetitions, counts, blocks);
   }
 }
 
@@ -197,6 +241,17 @@ inline void sketch(const float* blocks, const Fde& e, const int32_t* counts, flo
   }
 }
 
+inline void add_tokens(const float* x, int64_t n, int64_t d, const uint32_t* partitions, const Fde& e,
+                       const FdeScratch& s, float* blocks) {
+  for (int64_t r = 0; r < e.repetitions && !e.ams; r++)
+    add_rows(x, d, n, d, partitions + r, e.repetitions, s.counts + r * e.parts, blocks + r * e.parts * d);
+  for (int64_t t = 0, some; t < n && e.ams; t += some) {
+    some = n - t < kLanes ? n - t : kLanes;
+    auto add = some > kTile ? add_sketches<kLanes> : add_sketches<kTile>;
+    add(x + t * d, some, d, partitions + t * e.repetitions, e, s, blocks);
+  }
+}
+
 void encode_bags(const Bags& bags, const Fde& e, float* scratch, float* out) {
   FdeScratch s(e, bags.dims, scratch);
   for (int64_t i = 0; i < bags.n; i++) {
@@ -205,9 +260,7 @@ void encode_bags(const Bags& bags, const Fde& e, float* scratch, float* out) {
     const uint32_t* partitions = bags.partitions + begin * e.repetitions;
     float *row = out + i * e.size, *blocks = e.final ? s.blocks : row;
     memset(s.counts, 0, e.repetitions * e.parts * sizeof *s.counts);
-    for (int64_t t = 0; t < n; t += kTile)
-      add_tile(x + t * bags.dims, n - t < kTile ? n - t : kTile, bags.dims, partitions + t * e.repetitions, e, s,
-               blocks);
+    add_tokens(x, n, bags.dims, partitions, e, s, blocks);
     for (int64_t r = 0; r < e.repetitions; r++) finish(x, n, bags.dims, partitions, e, s, r, blocks);
     if (e.final) sketch(blocks, e, s.counts, row);
   }

@@ -7,8 +7,10 @@ same random draws, same order of arithmetic.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +122,7 @@ class FixedDimensionalEncoder:
     fill_empty_partitions: bool = False
     seed: int = 1
     _tables: Tables = field(init=False, repr=False, compare=False)
+    _kept: threading.local = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check: Callable[..., int] = arrays.integer
@@ -138,8 +141,14 @@ class FixedDimensionalEncoder:
                     "simhash projections, or a smaller projection"
                 )
         object.__setattr__(self, "_tables", self._draw())
+        object.__setattr__(self, "_kept", threading.local())
 
-    @property
+    def __reduce__(self) -> Any:
+        """Copies and pickles draw their tables anew."""
+        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return partial(type(self), **parameters), ()
+
+    @cached_property
     def fde_dim(self) -> int:
         """Values of one encoding."""
         return self.final_projection_dim or self._size
@@ -157,7 +166,7 @@ class FixedDimensionalEncoder:
     def _width(self) -> int:
         return self.projection_dim or self.dim
 
-    @property
+    @cached_property
     def _size(self) -> int:
         return self.num_repetitions * self.repetition_dim
 
@@ -357,6 +366,8 @@ class FixedDimensionalEncoder:
     def _spans(self, bags: Bags, values: int = 1) -> list[tuple[int, int]]:
         """Runs of bags of about `CHUNK_TOKENS` tokens, and at most so many that their encodings stay small."""
         spans, first, most = [], 0, max(CHUNK_VALUES // max(values, 1), 1)
+        if len(bags.tokens) <= CHUNK_TOKENS and 0 < len(bags) <= most:
+            return [(0, len(bags))]
         while first < len(bags):
             end = int(np.searchsorted(bags.offsets, bags.offsets[first] + CHUNK_TOKENS, "right")) - 1
             last = min(max(end, first + 1), first + most, len(bags))
@@ -380,16 +391,27 @@ class FixedDimensionalEncoder:
         x, partitions = self._partitioned(bags, first, last)
         tables, k, fill = self._tables, self.num_simhash_projections, average and self.fill_empty_partitions
         offsets = bags.offsets[first : last + 1] - bags.offsets[first]
-        scratch = aligned((self._scratch(fill),), np.float32)
-        backends.current().encode_bags(x, offsets, partitions, tables.ams, tables.final, k, average, fill, scratch, out)
+        tokens = (x, offsets, partitions)
+        backends.current().encode_bags(*tokens, tables.ams, tables.final, k, average, fill, self._scratch(fill), out)
         return partitions
 
-    def _scratch(self, fill: bool) -> int:
-        """Floats that a compiled kernel needs: counts and, where there are any, blocks before a final projection,
-        tokens to fill with, keys of the hypercube, and a tile of tokens with its sketch."""
+    def _scratch(self, fill: bool) -> Array:
+        """This thread's scratch, kept from call to call: fresh memory costs more than a query."""
+        scratch: Array | None = getattr(self._kept, "scratch", None)
+        if scratch is None or len(scratch) < self._scratch_size(fill):
+            scratch = self._kept.scratch = aligned((self._scratch_size(fill),), np.float32)
+        return scratch
+
+    def _scratch_size(self, fill: bool) -> int:
+        """Floats that a compiled kernel needs for one bag.
+
+        Counts and, where there are any, blocks before a final projection, tokens to fill with, keys of the hypercube,
+        and two tiles of tokens with their sketches.
+        """
         copies = bool(self.final_projection_dim) + bool(fill and self.projection_dim)
         size = self.num_repetitions * self._partitions + copies * self._size + 2 * fill * self._partitions
-        return size + (TILE * (self.dim + 2 * self.projection_dim) if self.projection_dim else 0)
+        tiles = 2 * TILE * (self.dim + self._width + padded(self._width, TILE))
+        return size + (tiles if self.projection_dim else 0)
 
     def _encode(self, bags: Bags, average: bool, out: Array | None, dtype: str, threads: int | None) -> Array:
         arrays.one_of(dtype, "dtype", ("float32", "float16"))
