@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora import Texts, embed_minilm, embed_wordllama, package_texts, source, unit_rows, wordnet_texts
+from corpora import Texts, package_texts, source, wordnet_texts
+from encoders import embed_minilm, embed_wordllama, unit_rows
 
 SYNTH_ROWS, SYNTH_DIMS, SYNTH_QUERIES = 200_000, 768, 1_000
 
