@@ -9,8 +9,9 @@ import os
 import random
 import re
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 PARTS_OF_SPEECH = {"n": "noun", "v. t": "verb", "v. i": "verb", "a": "adj", "adv": "adv"}
 
 Texts = tuple[list[str], list[str], "np.ndarray | None"]  # documents, queries, the row that answers each query
+Description = tuple[str, str, list[str]]  # package, synopsis, paragraphs of the long description
 
 
 def source(variable: str, what: str) -> Path:
@@ -115,7 +117,7 @@ def package_texts() -> Texts:
 
 def _debian_questions(rows: dict[tuple[str, str], int]) -> Iterator[tuple[int, str]]:
     boilerplate = re.compile(r"This package (contains|provides|installs)|Node\.js is an|This is the")
-    for package, paragraphs in _debian_descriptions(source("APTLISTS", "a folder of apt lists with translations")):
+    for package, _, paragraphs in _debian_descriptions(_apt_lists()):
         match = re.match(r"(python3|pypy3|node)-(.+)(?<!-doc)(?<!-dev)(?<!-dbg)(?<!-examples)$", package)
         text = next((p for p in paragraphs if len(p) > 60 and not boilerplate.match(p)), None)
         if not match or text is None:
@@ -127,9 +129,56 @@ def _debian_questions(rows: dict[tuple[str, str], int]) -> Iterator[tuple[int, s
             yield rows[key], text[:400]
 
 
-def _debian_descriptions(lists: Path) -> Iterator[tuple[str, list[str]]]:
-    """(package, paragraphs of its long description); apt-helper reads whatever compression apt chose."""
-    path = max(lists.glob("*_main_i18n_Translation-en*"), key=lambda file: file.stat().st_size)
-    text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", path], capture_output=True, check=True).stdout
-    for match in re.finditer(r"Package: (\S+)\nDescription-md5: \S+\nDescription-en: .*\n((?: .*\n?)*)", text.decode()):
-        yield match[1], [re.sub(r"\s+", " ", p).strip() for p in match[2].split("\n .\n")]
+def debian_texts(rows: int = 12_000, asked: int = 1_000) -> Texts:
+    """Long descriptions of Debian's packages, one for each source, asked for by the synopsis of the same package."""
+    synopses: dict[str, str] = {}
+    for _, synopsis, paragraphs in _one_for_each_source(_apt_lists()):
+        text = " ".join(p for p in paragraphs if p)
+        if len(text) >= 80:
+            synopses.setdefault(text, synopsis)
+    docs, questions = list(synopses), list(synopses.values())
+    answers = [row for row, question in enumerate(questions) if len(question.split()) >= 4]
+    random.Random(0).shuffle(answers)
+    count = Counter(questions)
+    fair = [row for row in answers if count[questions[row]] == 1 and questions[row].lower() not in docs[row].lower()]
+    answers = fair[:asked]  # the projection of the token vectors was trained without these
+    others = sorted(set(range(len(docs))) - set(answers))
+    random.Random(7).shuffle(others)
+    kept = np.sort(answers + others[: rows - len(answers)])
+    return [docs[i] for i in kept], [questions[i] for i in answers], np.searchsorted(kept, answers)
+
+
+def _one_for_each_source(lists: Path) -> list[Description]:
+    """Descriptions of the package that stands for each source package, in the order of the sources' names."""
+    described = {description[0]: description for description in _debian_descriptions(lists)}
+    packages: dict[str, list[str]] = defaultdict(list)
+    for entry in _apt_list(lists, "*_main_binary-*_Packages*").split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Source): (\S+)", entry, re.MULTILINE))
+        if (name := fields.get("Package")) in described:
+            packages[fields.get("Source", name)].append(name)
+    auxiliary = re.compile(r"-(dev|doc|dbg|common|data|examples)$")
+
+    def rank(name: str, origin: str) -> tuple[bool, bool, int]:
+        return name != origin, bool(auxiliary.search(name)), len(name)
+
+    return [described[min(names, key=partial(rank, origin=origin))] for origin, names in sorted(packages.items())]
+
+
+def _debian_descriptions(lists: Path) -> Iterator[Description]:
+    entry = re.compile(r"Package: (\S+)\nDescription-md5: \S+\nDescription-en: (.*)\n((?: .*\n?)*)")
+    for match in entry.finditer(_apt_list(lists, "*_main_i18n_Translation-en*")):
+        paragraphs = f"\n{match[3]}".split("\n .\n")
+        yield match[1], match[2].strip(), [re.sub(r"\s+", " ", p).strip() for p in paragraphs]
+
+
+def _apt_lists() -> Path:
+    return source("APTLISTS", "a folder of apt lists with English translations")
+
+
+def _apt_list(lists: Path, pattern: str) -> str:
+    """The largest list of a kind; apt-helper reads whatever compression apt chose."""
+    found = sorted(lists.glob(pattern), key=lambda file: file.stat().st_size)
+    if not found:
+        raise FileNotFoundError(f"APTLISTS has no {pattern}; bench/README.md says how to make these lists")
+    command = ["/usr/lib/apt/apt-helper", "cat-file", found[-1]]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode()
