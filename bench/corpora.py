@@ -1,17 +1,17 @@
-"""Texts of the real data sets, and the encoders that make them vectors. Nothing is downloaded here: environment
-variables name the folders of the sources, and bench/README.md says how to get them.
+"""Texts of the real data sets. Nothing is downloaded here: environment variables name the folders of the sources, and
+bench/README.md says how to get them.
 """
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import os
 import random
 import re
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 PARTS_OF_SPEECH = {"n": "noun", "v. t": "verb", "v. i": "verb", "a": "adj", "adv": "adv"}
 
 Texts = tuple[list[str], list[str], "np.ndarray | None"]  # documents, queries, the row that answers each query
+Description = tuple[str, str, list[str]]  # package, synopsis, paragraphs of the long description
 
 
 def source(variable: str, what: str) -> Path:
@@ -116,7 +117,7 @@ def package_texts() -> Texts:
 
 def _debian_questions(rows: dict[tuple[str, str], int]) -> Iterator[tuple[int, str]]:
     boilerplate = re.compile(r"This package (contains|provides|installs)|Node\.js is an|This is the")
-    for package, paragraphs in _debian_descriptions(source("APTLISTS", "a folder of apt lists with translations")):
+    for package, _, paragraphs in _debian_descriptions(_apt_lists()):
         match = re.match(r"(python3|pypy3|node)-(.+)(?<!-doc)(?<!-dev)(?<!-dbg)(?<!-examples)$", package)
         text = next((p for p in paragraphs if len(p) > 60 and not boilerplate.match(p)), None)
         if not match or text is None:
@@ -128,88 +129,56 @@ def _debian_questions(rows: dict[tuple[str, str], int]) -> Iterator[tuple[int, s
             yield rows[key], text[:400]
 
 
-def _debian_descriptions(lists: Path) -> Iterator[tuple[str, list[str]]]:
-    """(package, paragraphs of its long description); apt-helper reads whatever compression apt chose."""
-    path = max(lists.glob("*_main_i18n_Translation-en*"), key=lambda file: file.stat().st_size)
-    text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", path], capture_output=True, check=True).stdout
-    for match in re.finditer(r"Package: (\S+)\nDescription-md5: \S+\nDescription-en: .*\n((?: .*\n?)*)", text.decode()):
-        yield match[1], [re.sub(r"\s+", " ", p).strip() for p in match[2].split("\n .\n")]
+def debian_texts(rows: int = 12_000, asked: int = 1_000) -> Texts:
+    """Long descriptions of Debian's packages, one for each source, asked for by the synopsis of the same package."""
+    synopses: dict[str, str] = {}
+    for _, synopsis, paragraphs in _one_for_each_source(_apt_lists()):
+        text = " ".join(p for p in paragraphs if p)
+        if len(text) >= 80:
+            synopses.setdefault(text, synopsis)
+    docs, questions = list(synopses), list(synopses.values())
+    answers = [row for row, question in enumerate(questions) if len(question.split()) >= 4]
+    random.Random(0).shuffle(answers)
+    count = Counter(questions)
+    fair = [row for row in answers if count[questions[row]] == 1 and questions[row].lower() not in docs[row].lower()]
+    answers = fair[:asked]  # the projection of the token vectors was trained without these
+    others = sorted(set(range(len(docs))) - set(answers))
+    random.Random(7).shuffle(others)
+    kept = np.sort(answers + others[: rows - len(answers)])
+    return [docs[i] for i in kept], [questions[i] for i in answers], np.searchsorted(kept, answers)
 
 
-def embed_wordllama(texts: list[str]) -> np.ndarray:
-    """Mean of WordLlama's static token vectors; 64, 128 and 256 dims were trained as prefixes."""
-    from safetensors.numpy import load_file
-    from tokenizers import Tokenizer
+def _one_for_each_source(lists: Path) -> list[Description]:
+    """Descriptions of the package that stands for each source package, in the order of the sources' names."""
+    described = {description[0]: description for description in _debian_descriptions(lists)}
+    packages: dict[str, list[str]] = defaultdict(list)
+    for entry in _apt_list(lists, "*_main_binary-*_Packages*").split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Source): (\S+)", entry, re.MULTILINE))
+        if (name := fields.get("Package")) in described:
+            packages[fields.get("Source", name)].append(name)
+    auxiliary = re.compile(r"-(dev|doc|dbg|common|data|examples)$")
 
-    spec = importlib.util.find_spec("wordllama")
-    folder = Path(spec.origin).parent if spec and spec.origin else source("WORDLLAMA", "the unpacked wordllama package")
-    table = load_file(folder / "weights/l2_supercat_256.safetensors")["embedding.weight"].astype(np.float32)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    out = np.empty((len(texts), table.shape[1]), np.float16)
-    for start in range(0, len(texts), 8192):
-        encoded = tokenizer.encode_batch_fast(texts[start : start + 8192], add_special_tokens=False)
-        ids = [e.ids or [0] for e in encoded]
-        starts = np.cumsum([0, *map(len, ids[:-1])])
-        tokens = np.minimum(np.concatenate(ids), len(table) - 1).astype(np.int64)
-        sums = np.add.reduceat(table[tokens], starts, axis=0)
-        out[start : start + len(ids)] = unit_rows(sums)
-    return out
+    def rank(name: str, origin: str) -> tuple[bool, bool, int]:
+        return name != origin, bool(auxiliary.search(name)), len(name)
+
+    return [described[min(names, key=partial(rank, origin=origin))] for origin, names in sorted(packages.items())]
 
 
-def embed_minilm(texts: list[str]) -> np.ndarray:
-    """all-MiniLM-L6-v2, mean pooled, in bfloat16 (cosine .999 to float32, several times faster with AMX)."""
-    import torch
-    from safetensors.torch import load_file
-    from tokenizers import Tokenizer
-
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
-    folder = source("MINILM", "a folder with all-MiniLM-L6-v2's model.safetensors and tokenizer.json")
-    weights = {name.removeprefix("bert."): w for name, w in load_file(folder / "model.safetensors").items()}
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(128)
-    ids = [e.ids for e in tokenizer.encode_batch_fast(texts)]
-    order = np.argsort([len(i) for i in ids], kind="stable")  # equal lengths together: little padding
-    out = np.empty((len(texts), 384), np.float16)
-    for batch in np.array_split(order, max(1, len(texts) // 256)):
-        width = max(len(ids[i]) for i in batch)
-        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch])
-        mask = tokens != 0
-        states = _bert(weights, tokens, mask)
-        pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        out[batch] = unit_rows(pooled.numpy())
-    return out
+def _debian_descriptions(lists: Path) -> Iterator[Description]:
+    entry = re.compile(r"Package: (\S+)\nDescription-md5: \S+\nDescription-en: (.*)\n((?: .*\n?)*)")
+    for match in entry.finditer(_apt_list(lists, "*_main_i18n_Translation-en*")):
+        paragraphs = f"\n{match[3]}".split("\n .\n")
+        yield match[1], match[2].strip(), [re.sub(r"\s+", " ", p).strip() for p in paragraphs]
 
 
-def _bert(weights: dict, tokens, mask):
-    """Last hidden states (batch, width, 384) float32 of a six-layer BERT with 12 heads."""
-    import torch
-    import torch.nn.functional as F
-
-    def linear(x, name):
-        return F.linear(x, weights[name + ".weight"].bfloat16(), weights[name + ".bias"].bfloat16())
-
-    def norm(x, name):
-        return F.layer_norm(
-            x.float(), x.shape[-1:], weights[name + ".weight"], weights[name + ".bias"], 1e-12
-        ).bfloat16()
-
-    table = {kind: weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")}
-    x = table["word"][tokens] + table["position"][: tokens.shape[1]] + table["token_type"][0]
-    x = norm(x, "embeddings.LayerNorm")
-    for layer in range(6):
-        at = f"encoder.layer.{layer}."
-        heads = [linear(x, f"{at}attention.self.{part}").unflatten(-1, (12, -1)) for part in ("query", "key", "value")]
-        q, k, v = (part.transpose(1, 2) for part in heads)
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :]).transpose(1, 2).flatten(2)
-        x = norm(x + linear(context, at + "attention.output.dense"), at + "attention.output.LayerNorm")
-        hidden = F.gelu(linear(x, at + "intermediate.dense"))
-        x = norm(x + linear(hidden, at + "output.dense"), at + "output.LayerNorm")
-    return x.to(torch.float32)
+def _apt_lists() -> Path:
+    return source("APTLISTS", "a folder of apt lists with English translations")
 
 
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+def _apt_list(lists: Path, pattern: str) -> str:
+    """The largest list of a kind; apt-helper reads whatever compression apt chose."""
+    found = sorted(lists.glob(pattern), key=lambda file: file.stat().st_size)
+    if not found:
+        raise FileNotFoundError(f"APTLISTS has no {pattern}; bench/README.md says how to make these lists")
+    command = ["/usr/lib/apt/apt-helper", "cat-file", found[-1]]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode()

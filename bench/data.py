@@ -2,6 +2,7 @@
 
     python bench/data.py build wn_wordllama        # sources: see bench/README.md
     >>> dataset = load("synth_a0.25", n=5_000)     # small synthetic sets are made on the spot
+    >>> bags = load_multivectors("mv_colbert")     # many vectors a text
 
 Files live in the folder named by NESTVEC_DATA. Rows are unit length (up to float16 rounding in the real sets).
 """
@@ -17,7 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora import Texts, embed_minilm, embed_wordllama, package_texts, source, unit_rows, wordnet_texts
+import multivector_data
+from corpora import Texts, package_texts, source, wordnet_texts
+from encoders import embed_minilm, embed_wordllama, unit_rows
+from multivector_data import MultiVectors
 
 SYNTH_ROWS, SYNTH_DIMS, SYNTH_QUERIES = 200_000, 768, 1_000
 
@@ -31,6 +35,9 @@ class Dataset:
     queries: np.ndarray
     levels: tuple[int, ...]
     relevant: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray | None]:
+        return {"docs": self.docs, "queries": self.queries, "relevant": self.relevant}
 
 
 def data_folder() -> Path:
@@ -85,21 +92,23 @@ BUILDERS: dict[str, Callable[..., Dataset]] = {
     "pkg_wordllama": partial(_embedded, package_texts, embed_wordllama, (64, 128, 256)),
     **{f"synth_a{a:g}": partial(synthetic, a=a) for a in (0, 0.25, 0.5)},
 }
+MULTIVECTORS: dict[str, Callable[..., MultiVectors]] = {"mv_colbert": multivector_data.colbert}
+MAKERS = BUILDERS | MULTIVECTORS
 
 
-def build(name: str) -> Dataset:
+def build(name: str) -> None:
     """Make a data set from its sources and save it; an interrupted build leaves no half file under the final name."""
-    dataset = BUILDERS[name](name=name)
+    dataset = MAKERS[name](name=name)
     folder = data_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     for outdated in folder.glob("truth_*"):
         outdated.unlink()
-    for field in ("docs", "queries", "relevant"):
-        if (array := getattr(dataset, field)) is not None:
+    for file, array in dataset.arrays().items():
+        if array is not None:
             np.save(folder / "partial.npy", array)
-            (folder / "partial.npy").replace(folder / f"{field}.npy")
-    (folder / "levels.txt").write_text(" ".join(map(str, dataset.levels)))
-    return dataset
+            (folder / "partial.npy").replace(folder / f"{file}.npy")
+    if isinstance(dataset, Dataset):
+        (folder / "levels.txt").write_text(" ".join(map(str, dataset.levels)))
 
 
 def load(name: str, *, n: int | None = None, seed: int = 0) -> Dataset:
@@ -111,11 +120,7 @@ def load(name: str, *, n: int | None = None, seed: int = 0) -> Dataset:
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(BUILDERS)}")
     if name.startswith("synth") and (seed or n not in (None, SYNTH_ROWS)):
         return BUILDERS[name](name=name, n=n or SYNTH_ROWS, seed=seed)
-    folder = data_folder() / name
-    if not (folder / "levels.txt").exists():
-        raise FileNotFoundError(
-            f"data set {name} is not in NESTVEC_DATA; make it with: python bench/data.py build {name}"
-        )
+    folder = _folder_with(name, "levels.txt")
     docs, queries = np.load(folder / "docs.npy", mmap_mode="r")[:n], np.load(folder / "queries.npy")
     labels = folder / "relevant.npy"
     relevant = np.load(labels) if n is None and labels.exists() else None
@@ -123,17 +128,43 @@ def load(name: str, *, n: int | None = None, seed: int = 0) -> Dataset:
     return Dataset(name, docs, queries, levels, relevant)
 
 
+def load_multivectors(name: str, *, n: int | None = None) -> MultiVectors:
+    """mv_synth, made on the spot, or a cached set; n asks for a smaller one, or a larger one with noisy repeats."""
+    if name == "mv_synth":
+        return multivector_data.synthetic(name, *([n] if n else []))
+    folder = _folder_with(name, "relevant.npy")
+    dataset = MultiVectors(name, *(np.load(folder / f"{file}.npy") for file in MultiVectors.files))
+    return dataset if n is None else multivector_data.grown(dataset, n)
+
+
+def _folder_with(name: str, file: str) -> Path:
+    folder = data_folder() / name
+    if not (folder / file).exists():
+        raise FileNotFoundError(
+            f"data set {name} is not in NESTVEC_DATA; make it with: python bench/data.py build {name}"
+        )
+    return folder
+
+
+def describe(name: str) -> str:
+    if name in MULTIVECTORS:
+        bags = load_multivectors(name)
+        return f"{len(bags)} texts, {bags.docs.shape} {bags.docs.dtype}, {len(bags.query_offsets) - 1} queries"
+    dataset = load(name)
+    shape = " ".join(map(str, dataset.docs.shape))
+    return f"{shape} {dataset.docs.dtype} queries {len(dataset.queries)} {dataset.levels}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("build", "list"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BUILDERS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(MAKERS)}")
     args = parser.parse_args()
-    for name in args.names or BUILDERS:
+    for name in args.names or MAKERS:
         if args.command == "build":
             build(name)
         try:
-            dataset = load(name)
-            print(name, *dataset.docs.shape, dataset.docs.dtype, "queries", *dataset.queries.shape, dataset.levels)
+            print(name, describe(name))
         except FileNotFoundError as error:
             print(name, "-", error)
 

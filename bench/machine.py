@@ -10,12 +10,18 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("nestvec", "numpy", "faiss-cpu", "usearch", "numkong", "turbovec", "numba")
+DENSE = ("nestvec", "numpy", "faiss-cpu", "usearch", "numkong", "turbovec", "numba")
+MULTIVECTOR = ("torch", "muvfde", "muvera-python", "fastembed", "maxsim-cpu", "fast-plaid")
+PACKAGES = DENSE + MULTIVECTOR
 CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx512_vpopcntdq", "amx_int8")
 AVX2_ONLY = {
     "FAISS_SIMD_LEVEL": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "LIBXSMM_TARGET": "hsw",
 }
 SSE_KERNELS = {"Prescott", "Core2", "Penryn", "Dunnington", "Nehalem"}
 

@@ -22,6 +22,71 @@ LEGEND_BITS = (
 GROUP = ("data", "n", "d", "dims", "k", "threads", "simd")
 GROUP_BITS = ("data", "n", "bits", "k", "threads", "simd")
 FLAT = ("faiss-flat", "faiss-flat-blas", "faiss-heap", "faiss-count", "faiss-heap-tuned", "faiss-count-tuned")
+TABLES = {  # of multivector.py: what the rows of a table share, and its columns: key, header, format
+    "encode": (
+        ("case", "setting", "dims"),
+        [("ms_median", "ms/bag", ".4g"), ("ms_min", "min", ".4g"), ("max_error", "error", ".1e")],
+    ),
+    "maxsim": (
+        ("case", "query", "n", "tokens"),
+        [
+            ("ms_median", "ms/1000 documents", ".4g"),
+            ("ms_min", "min", ".4g"),
+            ("gflops", "GFLOP/s", ".0f"),
+            ("max_error", "error", ".1e"),
+        ],
+    ),
+    "search": (
+        ("data", "n", "tokens", "setting", "k", "queries", "nq"),
+        [
+            ("ms_median", "ms/query", ".4g"),
+            ("ms_min", "min", ".4g"),
+            ("recall", "recall", ".4f"),
+            ("ndcg", "nDCG@10", ".4f"),
+            ("max_score_error", "score error", ".1e"),
+            ("knob", "tuned to", "d"),
+            ("index_bytes", "bytes", ",d"),
+            ("build_s", "build s", ".1f"),
+        ],
+    ),
+    "curves": (
+        ("data", "n", "candidates"),
+        [("found", "share of the top 10", ".4f"), ("answered", "share of the answers", ".4f")],
+    ),
+    "compression": (
+        ("data", "n", "setting", "dims"),
+        [
+            ("bytes", "bytes/document", ".0f"),
+            ("recall", "recall@100", ".4f"),
+            ("found", "share of the top 10", ".4f"),
+            ("answered", "share of the answers", ".4f"),
+            ("ms_median", "ms/query", ".4g"),
+            ("trained_on", "trained on", "d"),
+            ("train_s", "train s", ".1f"),
+            ("encode_s", "encode s", ".1f"),
+        ],
+    ),
+    "crossing": (
+        ("data", "setting", "k", "nq", "n", "tokens"),
+        [
+            ("ms_median", "ms/query", ".4g"),
+            ("ms_min", "min", ".4g"),
+            ("recall", "recall", ".4f"),
+            ("knob", "tuned to", "d"),
+            ("index_bytes", "bytes", ",d"),
+        ],
+    ),
+}
+LEGEND_BAGS = {
+    "encode": "Fixed dimensional encodings of bags of vectors; errors are the largest differences to muvfde's values.",
+    "maxsim": "Scores of documents for one query; errors are the largest against float64 scores of the same tokens; "
+    "peers with errors of .02 and more are not compared with.",
+    "search": "Recall counts documents whose exact score reaches the true k-th; peers below .99 are not compared with. "
+    "nDCG has one known answer a query. Rows of nestvec share one index, whose bytes are those of all its parts.",
+    "curves": "What is among the first candidates, ranked by encodings or by nearest tokens, before any exact score.",
+    "compression": "What is among the first 100 documents; recall is against the 100 best by uncompressed encodings.",
+    "crossing": "Exact search beside shortlists tuned to recall .99, as documents are repeated with noise.",
+}
 HEADER = ("nq", "peer", "ms/query", "min", "recall", "vs faiss", "vs best peer", "score error", "bytes/row", "build s")
 
 
@@ -74,6 +139,34 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def plain_tables(rows: list[dict]) -> list[str]:
+    """A table for each group of rows, the fastest first, as TABLES says; ours in bold."""
+    keys, columns = TABLES[rows[0]["bench"]]
+    shapes = dict.fromkeys(tuple(row[key] for key in keys) for row in rows)
+    parts = []
+    for shape in shapes:
+        group = [row for row in rows if tuple(row[key] for key in keys) == shape]
+        group.sort(key=lambda row: row.get("ms_median", 0))
+        rival = fastest([row for row in group if "ms_median" in row and not is_ours(row) and comparable(row)])
+        header = ["peer", *(header for _, header, _ in columns), *(["vs best peer"] if rival else [])]
+        lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        for row in group:
+            name = row.get("peer") or row["setting"]
+            cells = [format(row[key], form) if row.get(key) is not None else "-" for key, _, form in columns]
+            cells += [ratio(rival, row)] if rival else []
+            lines.append("| " + " | ".join([f"**{name}**" if row.get("backend") else name, *cells]) + " |")
+        title = ", ".join(f"{key} {value}" for key, value in zip(keys, shape, strict=True))
+        parts += [f"## {title}", "\n".join(lines)]
+    return parts
+
+
+def comparable(row: dict) -> bool:
+    """Whether a rival answers well enough to be compared with."""
+    if row["bench"] == "maxsim":
+        return row["max_error"] < 0.02
+    return row["bench"] != "compression" and row.get("recall", 1) >= 0.99
+
+
 def wrong(rows: list[dict]) -> list[str]:
     """A line that names the exact searches whose distances were not, if there are any."""
     names = sorted({row["peer"] for row in rows if row.get("max_score_error", 0) != 0})
@@ -120,6 +213,9 @@ def machine_lines(result: dict) -> list[str]:
 def report(path: Path) -> None:
     result = json.loads(path.read_text())
     every = [row for run in result["runs"] for row in run["rows"]]
+    if bench := every[0].get("bench"):
+        write(path, [f"# {path.stem}", *machine_lines(result), LEGEND_BAGS[bench], *plain_tables(every)])
+        return
     parts = [f"# {path.stem}", *machine_lines(result), LEGEND_BITS if any("bits" in row for row in every) else LEGEND]
     for shape, rows in groups(every):
         title = ", ".join(f"{key} {value}" for key, value in shape.items())
@@ -131,6 +227,10 @@ def report(path: Path) -> None:
         )
         plot(shape, rows, image)
         parts += [f"## {title}", f"![recall against queries per second]({image.name})", table(rows)]
+    write(path, parts)
+
+
+def write(path: Path, parts: list[str]) -> None:
     path.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
     print(path.with_suffix(".md"))
 
