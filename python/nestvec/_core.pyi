@@ -305,6 +305,66 @@ class Kernels(Protocol):
         best_scores: _F64,
         best_ids: _I64,
     ) -> int: ...
+    def maxsim_f32(
+        self,
+        q: _F64,
+        q_offsets: _I64,
+        tokens: _F32,
+        scales: _F32,
+        offsets: _I64,
+        docs: _I64,
+        scratch: _U8,
+        out: _F64,
+    ) -> int: ...
+    def maxsim_f16(
+        self,
+        q: _F64,
+        q_offsets: _I64,
+        tokens: _U16,
+        scales: _F32,
+        offsets: _I64,
+        docs: _I64,
+        scratch: _U8,
+        out: _F64,
+    ) -> int: ...
+    def maxsim_bf16(
+        self,
+        q: _F64,
+        q_offsets: _I64,
+        tokens: _U16,
+        scales: _F32,
+        offsets: _I64,
+        docs: _I64,
+        scratch: _U8,
+        out: _F64,
+    ) -> int: ...
+    def maxsim_i8(
+        self,
+        q: _F64,
+        q_offsets: _I64,
+        tokens: _I8,
+        scales: _F32,
+        offsets: _I64,
+        docs: _I64,
+        scratch: _U8,
+        out: _F64,
+    ) -> int: ...
+    def pack_bags(self, x: _F32, offsets: _I64, codes: _I8, scales: _F32, sums: _I32, bounds: _F32) -> None: ...
+    def scan_bags(
+        self,
+        codes: _I8,
+        scales: _F32,
+        sums: _I32,
+        offsets: _I64,
+        bounds: _F32,
+        query_codes: _U8,
+        query_steps: _F32,
+        query_panels: _I64,
+        query_bounds: _F32,
+        first: int,
+        last: int,
+        out: _F32,
+    ) -> None: ...
 
 baseline: Kernels
 
