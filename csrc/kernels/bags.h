@@ -10,7 +10,8 @@
 namespace nestvec {
 namespace {
 
-constexpr int64_t kBagRun = 256;  // tokens whose products are kept, 16 KB, and documents begun at a time
+constexpr int64_t kBagAhead = 4096;  // bytes; half or twice as far is a tenth slower, no asking for it twice as slow
+constexpr int64_t kBagRun = 256;     // tokens whose products are kept, 16 KB, and documents begun at a time
 
 void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                float* scales, int32_t* sums, float* bounds) {
@@ -55,89 +56,133 @@ void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, 
 
 #if defined(__AMX_INT8__)
 
-// dots[t] = 16 sums of a token with a panel. Reads up to 64 tokens from `first`, and 60 bytes more.
+// dots[t, p] = 16 sums of a token with each of P panels. Reads whole groups of 16 tokens, and 60 bytes more.
 struct BagEngine : DotEngine {
-  static constexpr int kSome = 4 * kTile;
+  static constexpr int kPanels = 2;
+  template <int P>
+  static constexpr int64_t kSome = 64 / P;  // tokens at a time
 
-  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t tokens, int32_t* dots) {
+  template <int P>
+  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t tokens, int32_t* dots) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    const int8_t *second = codes + (tokens > 16 ? 16 * width : 0), *third = codes + (tokens > 32 ? 32 * width : 0),
-                 *fourth = codes + (tokens > 48 ? 48 * width : 0);
+    const int8_t* second = codes + (tokens > 16 ? 16 * width : 0);
+    const int8_t* third = codes + (tokens > 32 ? 32 * width : 0);
+    const int8_t* fourth = codes + (tokens > 48 ? 48 * width : 0);
     for (int64_t j = 0; j < width; j += 64, panel += 16 * kLine) {
       _tile_loadd(6, panel, kLine);
       _tile_loadd(4, codes + j, width);
       _tile_dpbsud(0, 4, 6);
       _tile_loadd(5, second + j, width);
       _tile_dpbsud(1, 5, 6);
-      _tile_loadd(4, third + j, width);
-      _tile_dpbsud(2, 4, 6);
-      _tile_loadd(5, fourth + j, width);
-      _tile_dpbsud(3, 5, 6);
+      if constexpr (P == 1) {
+        _tile_loadd(4, third + j, width);
+        _tile_dpbsud(2, 4, 6);
+        _tile_loadd(5, fourth + j, width);
+        _tile_dpbsud(3, 5, 6);
+      } else {
+        _tile_loadd(7, panel + size, kLine);
+        _tile_dpbsud(2, 4, 7);
+        _tile_dpbsud(3, 5, 7);
+      }
     }
-    _tile_stored(0, dots, kLine);
-    _tile_stored(1, dots + 16 * kTile, kLine);
-    _tile_stored(2, dots + 32 * kTile, kLine);
-    _tile_stored(3, dots + 48 * kTile, kLine);
+    constexpr int64_t kGroup = 16 * P * kTile;
+    _tile_stored(0, dots, P * kLine);
+    _tile_stored(1, dots + kGroup, P * kLine);
+    _tile_stored(2, P == 1 ? dots + 2 * kGroup : dots + kTile, P * kLine);
+    _tile_stored(3, P == 1 ? dots + 3 * kGroup : dots + kGroup + kTile, P * kLine);
   }
 };
 
 #else
 
 struct BagEngine {
-  static constexpr int kSome = kNative == 64 ? 16 : kNative == 32 ? 4 : 2;  // tokens whose sums the registers hold
+  static constexpr int kPanels = kNative == 64 ? 2 : 1;
+  template <int P>
+  static constexpr int64_t kSome = kNative == 64   ? (P == 1 ? 12 : 8)
+                                   : kNative == 32 ? 4
+                                                   : 2;
 
-  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t, int32_t* dots) {
-    I32N acc[kSome][kParts];
-    for (int t = 0; t < kSome; t++)
-      for (int p = 0; p < kParts; p++) acc[t][p] = I32N{};
+  template <int P>
+  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t, int32_t* dots) {
+    constexpr int kTokens = kSome<P>;  // as many sums as the registers hold
+    I32N acc[kTokens][P * kParts];
+    for (int t = 0; t < kTokens; t++)
+      for (int p = 0; p < P * kParts; p++) acc[t][p] = I32N{};
     for (int64_t j = 0; j < width; j += 4, panel += kLine)
-      for (int p = 0; p < kParts; p++) {
-        auto line = prepare(panel + p * kNative);
-        for (int t = 0; t < kSome; t++) acc[t][p] = dot4(acc[t][p], line, four_codes(codes + t * width + j));
+      for (int p = 0; p < P * kParts; p++) {
+        auto line = prepare(panel + p / kParts * size + p % kParts * kNative);
+        for (int t = 0; t < kTokens; t++) acc[t][p] = dot4(acc[t][p], line, four_codes(codes + t * width + j));
       }
-    for (int t = 0; t < kSome; t++)
-      for (int p = 0; p < kParts; p++) store(dots + t * kTile + p * kF32, acc[t][p]);
+    for (int t = 0; t < kTokens; t++)
+      for (int p = 0; p < P * kParts; p++) store(dots + t * P * kTile + p * kF32, acc[t][p]);
   }
 };
 
 #endif
 
+// The largest products of a document with P panels of query tokens so far; two chains hide the latency of a maximum.
+template <int P>
 struct Most {
-  F32N v[kParts];
+  F32N v[2][P * kParts];
+
+  Most() { clear(); }
+
+  void clear() {
+    for (auto& chain : v)
+      for (F32N& lanes : chain) lanes = splat(-__builtin_inff());
+  }
+
+  void raise(int chain, const int32_t* dots, int32_t sum, float scale) {
+    I32N shift = I32N{} - (128 - kOffset) * sum;
+    for (int p = 0; p < P * kParts; p++) {
+      F32N product = to_float(load<I32N>(dots + p * kF32) + shift) * splat(scale);
+      v[chain][p] = max(product, v[chain][p]);
+    }
+  }
+
+  void raise(const CodedBags& bags, const int32_t* dots, int64_t first, int64_t last) {
+    int64_t t = first;
+    for (; t + 2 <= last; t += 2, dots += 2 * P * kTile) {
+      raise(0, dots, bags.sums[t], bags.scales[t]);
+      raise(1, dots + P * kTile, bags.sums[t + 1], bags.scales[t + 1]);
+    }
+    if (t < last) raise(0, dots, bags.sums[t], bags.scales[t]);
+  }
+
+  // lanes[b] += step * largest, panel by panel
+  void close(const float* steps, float* lanes) {
+    for (int p = 0; p < P * kParts; p++) {
+      float* to = lanes + p % kParts * kF32;
+      store(to, load<F32N>(to) + load<F32N>(steps + p * kF32) * max(v[0][p], v[1][p]));
+    }
+    clear();
+  }
 };
 
-// One panel over the documents [bag, end): at the end of each, `lanes` += step * its largest products.
-inline void scan_panel(BagEngine& engine, const CodedBags& bags, const uint8_t* panel, const float* steps, int64_t bag,
-                       int64_t end, float* lanes) {
-  alignas(64) int32_t dots[kBagRun * kTile];
-  Most most, none;
-  for (F32N& v : none.v) v = splat(-__builtin_inff());
-  most = none;
-  int64_t last = bags.offsets[end], next = bags.offsets[bag + 1];
+// P panels over the documents [bag, end); `fresh`: they are in no cache yet.
+template <int P>
+inline void scan_panels(BagEngine& engine, const CodedBags& bags, const uint8_t* panel, int64_t size,
+                        const float* steps, int64_t bag, int64_t end, bool fresh, float* lanes) {
+  constexpr int64_t kSome = BagEngine::kSome<P>;
+  alignas(64) int32_t dots[(kBagRun + kSome) * P * kTile];
+  Most<P> most;
+  int64_t last = bags.offsets[end];
   for (int64_t run = bags.offsets[bag]; run < last; run += kBagRun) {
     int64_t stop = run + kBagRun < last ? run + kBagRun : last;
-    for (int64_t t = run; t < stop; t += BagEngine::kSome)
-      engine.multiply(bags.codes + t * bags.width, bags.width, panel, stop - t, dots + (t - run) * kTile);
-    for (int64_t t = run; t < stop; t++) {
-      int32_t shift = -(128 - kOffset) * bags.sums[t];
-      F32N scale = splat(bags.scales[t]);
-      for (int p = 0; p < kParts; p++) {
-        F32N product = to_float(load<I32N>(dots + (t - run) * kTile + p * kF32) + shift) * scale;
-        most.v[p] = max(product, most.v[p]);
-      }
-      while (t + 1 == next) {  // documents without tokens end here too
-        for (int p = 0; p < kParts; p++) {
-          float* to = lanes + p * kF32;
-          store(to, load<F32N>(to) + load<F32N>(steps + p * kF32) * most.v[p]);
-        }
-        most = none;
-        lanes += kTile;
-        if (++bag == end) return;
-        next = bags.offsets[bag + 1];
-      }
+    for (int64_t t = run; t < stop; t += kSome) {
+      const int8_t* codes = bags.codes + t * bags.width;
+      for (int64_t byte = 0; fresh && byte < kSome * bags.width; byte += kLine)
+        __builtin_prefetch(codes + byte + kBagAhead);
+      engine.template multiply<P>(codes, bags.width, panel, size, stop - t, dots + (t - run) * P * kTile);
+    }
+    for (int64_t t = run; t < stop;) {
+      int64_t next = bags.offsets[bag + 1], until = next < stop ? next : stop;
+      most.raise(bags, dots + (t - run) * P * kTile, t, until);
+      t = until;
+      for (; bag < end && bags.offsets[bag + 1] == t; bag++, lanes += kTile) most.close(steps, lanes);
     }
   }
 }
@@ -164,8 +209,17 @@ void scan_bags(const CodedBags& bags, const CodedBagQueries& q, int64_t first, i
     for (int64_t i = 0; i < q.n && bag < end; i++) {
       alignas(64) float lanes[kBagRun * kTile];
       memset(lanes, 0, (end - bag) * kTile * sizeof *lanes);
-      for (int64_t p = q.panels[i]; p < q.panels[i + 1]; p++)
-        scan_panel(engine, bags, q.codes + p * q.size, q.steps + p * kTile, bag, end, lanes);
+      for (int64_t p = q.panels[i]; p < q.panels[i + 1];) {
+        const uint8_t* panel = q.codes + p * q.size;
+        const float* steps = q.steps + p * kTile;
+        if (BagEngine::kPanels == 2 && p + 2 <= q.panels[i + 1]) {
+          scan_panels<BagEngine::kPanels>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
+          p += 2;
+        } else {
+          scan_panels<1>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
+          p++;
+        }
+      }
       for (int64_t b = bag; b < end; b++)
         out[i * (last - first) + b - first] =
             document_bound(bags, q.bounds[i], q.bounds[q.n + i], b, lanes + (b - bag) * kTile);
