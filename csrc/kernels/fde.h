@@ -1,5 +1,5 @@
 // Fixed dimensional encodings of bags of tokens; specification: python/nestvec/kernels/fde.py.
-// Cost: simhash is bound by the float32 product (R k d multiply-adds a token; a sign in a few thousand is decided in
+// Cost: simhash is bound by the float32 product (R k d multiply-adds a token; one sign in 2,700 is decided in
 // float64); encoding by one addition a token, repetition and coordinate, 32 tokens at a time where there is a sketch.
 #pragma once
 #include "../kernels.h"
