@@ -8,7 +8,7 @@ namespace {
 void check_entries(const Array<int32_t>& entries, int64_t size) {
   const int32_t* at = entries.data();
   uint32_t beyond = 0;
-  for (int64_t i = 0; i < entries.size(); i++) beyond |= uint32_t(size - 1) - uint32_t(at[i] & INT32_MAX);
+  for (int64_t i = 0, n = entries.size(); i < n; i++) beyond |= uint32_t(size - 1) - uint32_t(at[i] & INT32_MAX);
   need(size <= INT32_MAX && beyond >> 31 == 0, "a sketch must stay within its target");
 }
 
@@ -23,7 +23,8 @@ Bags bags_of(const Array<float>& x, const Array<int64_t>& offsets, const Array<u
   for (int64_t i = 0; i < n; i++)
     need(at[i] <= at[i + 1] - fill, "offsets must not descend, and what is filled needs a token");
   uint32_t all = 0;
-  for (int64_t i = 0; i < partitions.size(); i++) all |= partitions.data()[i];
+  const uint32_t* part = partitions.data();
+  for (int64_t i = 0, count = partitions.size(); i < count; i++) all |= part[i];
   need(all >> k == 0, "partitions must be below 2^k");
   return {x.data(), x.shape(1), at, n, partitions.data()};
 }
@@ -80,7 +81,8 @@ void bind_fde(py::module_& m, const Kernels& k) {
         Bags bags = bags_of(x, offsets, partitions, bits, fill);
         Fde e = fde_of(bags, partitions.shape(1), ams, final, bits, out);
         e.average = average, e.fill = fill;
-        need(scratch.size() >= scratch_size(e, bags.dims), "scratch is too small");
+        need(scratch.size() >= scratch_size(e, bags.dims) && reinterpret_cast<uintptr_t>(scratch.data()) % 8 == 0,
+             "scratch is too small, or not aligned");
         float *some = output(scratch), *to = output(out);
         py::gil_scoped_release release;
         k.encode_bags(bags, e, some, to);

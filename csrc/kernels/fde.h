@@ -1,6 +1,6 @@
 // Fixed dimensional encodings of bags of tokens; specification: python/nestvec/kernels/fde.py.
-// Cost: simhash is bound by the float32 product (R k d multiply-adds a token; a sign in a few thousand is decided in
-// float64); encoding by one addition a token, repetition and coordinate, 16 tokens at a time where there is a sketch.
+// Cost: simhash is bound by the float32 product (R k d multiply-adds a token; one sign in 2,700 is decided in
+// float64); encoding by one addition a token, repetition and coordinate, 32 tokens at a time where there is a sketch.
 #pragma once
 #include "../kernels.h"
 #include "columns.h"
@@ -158,10 +158,10 @@ void project(const float* lanes, const int32_t* entries, int64_t d, int64_t widt
 template <int64_t W = 0>
 void add_row(const float* row, int64_t width, bool first, float* block) {
   uint32_t keep = first ? 0 : ~0u;
-  int64_t c = 0;
-  for (; c + kF32 <= (W ? W : width); c += kF32)
+  int64_t whole = W ? W : width / kF32 * kF32;
+  for (int64_t c = 0; c < whole; c += kF32)
     store(block + c, (F32N)(load<U32N>(block + c) & keep) + load<F32N>(row + c));
-  for (; c < (W ? W : width); c++) block[c] = (first ? 0.0f : block[c]) + row[c];
+  for (int64_t c = whole; c < width && !W; c++) block[c] = (first ? 0.0f : block[c]) + row[c];
 }
 
 // Adds n tokens to the blocks of one repetition; `step` is from token to token.

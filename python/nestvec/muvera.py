@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ MAX_BITS = 30
 CHUNK_TOKENS = 4096  # encoded at a time
 CHUNK_VALUES = 1 << 22  # of encodings held besides the result
 PANEL = 16  # columns side by side
+LINE = 16  # floats of a cache line
 TILE = 16  # tokens side by side
 VERSION = 1  # of the algorithm; part of the fingerprint
 
@@ -233,6 +234,32 @@ class FixedDimensionalEncoder:
             )
         return self._encode(bags, True, out, dtype, threads)
 
+    @overload
+    def encode_queries(
+        self,
+        tokens: Any,
+        offsets: Any = ...,
+        *,
+        scales: Any = ...,
+        sparse: Literal[False] = ...,
+        fill_empty_partitions: bool = ...,
+        out: Array | None = ...,
+        dtype: str = ...,
+        threads: int | None = ...,
+    ) -> Array: ...
+    @overload
+    def encode_queries(
+        self,
+        tokens: Any,
+        offsets: Any = ...,
+        *,
+        scales: Any = ...,
+        sparse: Literal[True],
+        fill_empty_partitions: bool = ...,
+        out: Array | None = ...,
+        dtype: str = ...,
+        threads: int | None = ...,
+    ) -> SparseEncodings: ...
     def encode_queries(
         self,
         tokens: Any,
@@ -411,7 +438,7 @@ class FixedDimensionalEncoder:
         copies = bool(self.final_projection_dim) + bool(fill and self.projection_dim)
         size = self.num_repetitions * self._partitions + copies * self._size + 2 * fill * self._partitions
         tiles = 2 * TILE * (self.dim + self._width + padded(self._width, TILE))
-        return size + (tiles if self.projection_dim else 0)
+        return padded(size + (tiles if self.projection_dim else 0), LINE)
 
     def _encode(self, bags: Bags, average: bool, out: Array | None, dtype: str, threads: int | None) -> Array:
         arrays.one_of(dtype, "dtype", ("float32", "float16"))
