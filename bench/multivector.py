@@ -238,10 +238,12 @@ def exact_scores(dataset: MultiVectors, count: int) -> np.ndarray:
     return scores
 
 
-def ndcg(ids: np.ndarray, relevant: np.ndarray) -> float:
+def ndcg(ids: np.ndarray, relevant: np.ndarray | None) -> float | None:
     """Mean nDCG@10 of answers to the leading queries, as ir-measures has it."""
     import ir_measures
 
+    if relevant is None:
+        return None
     qrels = [ir_measures.Qrel(str(query), str(doc), 1) for query, doc in enumerate(relevant[: len(ids)])]
     run = [
         ir_measures.ScoredDoc(str(query), str(doc), -float(rank))
@@ -265,21 +267,26 @@ def make_searches(args: argparse.Namespace, docs: Ragged, names: list[str]) -> l
 
 
 def search_rows(
-    bench: str, dataset: MultiVectors, judge: Judge, names: list[str], args: argparse.Namespace
+    bench: str, dataset: MultiVectors, judge: Judge, peers: list[Peer], args: argparse.Namespace
 ) -> list[dict]:
-    docs, queries = documents(dataset), questions(dataset, len(judge.truth))
-    shape = {"bench": bench, "data": args.data, "n": len(docs), "tokens": len(docs.tokens), "setting": args.setting}
-    peers = make_searches(args, docs, names)
-    rows = [shape | row for row in search.run_k(peers, judge, queries, args.k, args)]
-    knobs = {peer.name: getattr(peer, "candidates", None) or getattr(peer, "neighbours", None) for peer in peers}
-    return [row | {"knob": knobs[row["peer"]]} for row in rows], peers
+    """Rows of search.py, with what each peer was tuned to."""
+    shape = {"bench": bench, "data": args.data, "n": len(dataset), "tokens": len(dataset.docs), "setting": args.setting}
+    rows = search.run_k(peers, judge, questions(dataset, len(judge.truth)), args.k, args)
+    knobs = {peer.name: getattr(peer, "knob", None) for peer in peers}
+    return [shape | row | {"knob": knobs[row["peer"]]} for row in rows]
+
+
+def timed_queries(args: argparse.Namespace) -> int:
+    return max(*args.nq, (args.repeats + 1) * search.SINGLES if 1 in args.nq else 0)
 
 
 def measure_search(args: argparse.Namespace) -> list[dict]:
     """Speed by turns; recall and nDCG of answers to all judged queries."""
+    args.queries = max(args.queries, timed_queries(args))
     dataset = load_multivectors(args.data, n=args.n)
     judge = Judge(exact_scores(dataset, args.queries), args.k)
-    rows, peers = search_rows("search", dataset, judge, args.peers or list(SEARCHES), args)
+    peers = make_searches(args, documents(dataset), args.peers or list(SEARCHES))
+    rows = search_rows("search", dataset, judge, peers, args)
     quality = {peer.name: judged(peer, dataset, judge, args) for peer in peers}
     exact = {"queries": args.queries, "exact_ndcg": ndcg(top(judge.truth, 10)[1], dataset.relevant)}
     return [show(row | quality[row["peer"]] | exact) for row in rows]
@@ -296,9 +303,10 @@ def measure_crossing(args: argparse.Namespace) -> list[dict]:
     rows = []
     for n in args.sizes:
         dataset = load_multivectors(args.data, n=n)
-        count = max(args.nq) if min(args.nq) > 1 else (args.repeats + 1) * search.SINGLES
-        scores = [maxsim(questions(dataset, count), block.of(np.float32)) for _, block in documents(dataset).blocks()]
-        rows += search_rows("crossing", dataset, Judge(np.hstack(scores), args.k), args.peers or ["numpy"], args)[0]
+        queries = questions(dataset, timed_queries(args))
+        scores = np.hstack([maxsim(queries, block.of(np.float32)) for _, block in documents(dataset).blocks()])
+        peers = make_searches(args, documents(dataset), args.peers or ["numpy"])
+        rows += search_rows("crossing", dataset, Judge(scores, args.k), peers, args)
     return rows
 
 
@@ -317,6 +325,10 @@ def share_found(ranked: np.ndarray, best: np.ndarray) -> float:
     return float(np.mean([np.isin(b, r).mean() for b, r in zip(best, ranked, strict=True)]))
 
 
+def share_answered(ranked: np.ndarray, relevant: np.ndarray | None) -> float | None:
+    return None if relevant is None else share_found(ranked, relevant[: len(ranked), None])
+
+
 def measure_curves(args: argparse.Namespace) -> list[dict]:
     """Share of the exact top 10, and of the known answers, among the first candidates by encodings and by tokens."""
     dataset = load_multivectors(args.data, n=args.n)
@@ -325,12 +337,13 @@ def measure_curves(args: argparse.Namespace) -> list[dict]:
     rankings = {text: partial(ranked_by_encodings, text, docs, queries, args) for text in args.settings}
     rankings["tokens"] = partial(ranked_by_tokens, docs, queries)
     rows = []
+    counts = [c for c in args.candidates if c <= len(docs)]
     for name, rank in rankings.items():
-        ranked, dims = rank(max(c for c in args.candidates if c <= len(docs)))
-        for c in args.candidates:
+        ranked, dims = rank(max(counts))
+        for c in counts:
             row = {"bench": "curves", "data": args.data, "n": len(docs), "setting": name, "dims": dims, "candidates": c}
             row |= {"found": share_found(ranked[:, :c], best)}
-            row |= {"answered": share_found(ranked[:, :c], dataset.relevant[: len(best), None])}
+            row |= {"answered": share_answered(ranked[:, :c], dataset.relevant)}
             rows.append(show(row))
     return rows
 
@@ -380,7 +393,7 @@ def measure_compression(args: argparse.Namespace) -> list[dict]:
         row |= timed_row(name, seconds, len(asked), args)
         row |= {key: indexes[name][key] for key in ("bytes", "train_s", "encode_s", "trained_on")}
         row |= {"recall": share_found(ids, nearest), "found": share_found(ids, best)}
-        row |= {"answered": share_found(ids, dataset.relevant[: len(ids), None])}
+        row |= {"answered": share_answered(ids, dataset.relevant)}
         rows.append(show(row))
     return rows
 
