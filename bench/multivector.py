@@ -257,8 +257,10 @@ def make_searches(args: argparse.Namespace, docs: Ragged, names: list[str]) -> l
     makers: dict[str, Callable[..., Peer]] = {name: SEARCHES[name] for name in names}
     shared = Shared(Setting.parse(args.setting), args.backends[0]) if args.backends else None
     for backend in args.backends:
-        for kind, exact in (("exact", True), ("shortlist", False)):
-            makers[f"nestvec-{kind}-{backend}"] = partial(NestVec, backend=backend, shared=shared, exact=exact)
+        for kind, candidates in (("exact", None), ("shortlist", args.candidates)):
+            makers[f"nestvec-{kind}-{backend}"] = partial(
+                NestVec, backend=backend, shared=shared, candidates=candidates
+            )
     ready = search.build_peers(makers, args.threads[0], docs, docs.tokens.shape[1])
     for peer in ready:
         if isinstance(peer, NestVec):
@@ -314,10 +316,9 @@ def measure_crossing(args: argparse.Namespace) -> list[dict]:
 
 
 def encoded(setting: Setting, bags: Ragged, queries: bool, args: argparse.Namespace) -> np.ndarray:
-    """By nestvec, or by the one peer asked for."""
-    if args.peers:
-        return ENCODERS[args.peers[0]](setting, bags, queries)()
-    return encode_nestvec(setting, bags, queries, backend=args.backends[0])()
+    if args.encoder == "nestvec":
+        return encode_nestvec(setting, bags, queries, backend=args.backends[0])()
+    return ENCODERS[args.encoder](setting, bags, queries)()
 
 
 def share_found(ranked: np.ndarray, best: np.ndarray) -> float:
@@ -376,8 +377,7 @@ def measure_compression(args: argparse.Namespace) -> list[dict]:
     x = encoded(setting, documents(dataset).of(np.float32), False, args)
     best = top(exact_scores(dataset, args.queries), 10)[1]
     nearest = top(asked @ x.T, 100)[1]
-    quantisers = {"float32": flat, "faiss-pq": product_quantised, "faiss-rabitq": rabitq}
-    makers = {name: partial(quantisers[name], x, args) for name in quantisers}
+    makers = {name: partial(QUANTISERS[name], x, args) for name in args.peers or QUANTISERS}
     for backend in args.backends:
         makers[f"nestvec-b1-{backend}"] = partial(signs, x, backend)
     indexes = {}
@@ -426,9 +426,19 @@ def product_quantised(x: np.ndarray, args: argparse.Namespace) -> dict:
     return faiss_codes(index, x, index.sa_code_size(), x[sample])
 
 
-def rabitq(x: np.ndarray, args: argparse.Namespace) -> dict:
-    index = faiss.IndexRaBitQ(x.shape[1], faiss.METRIC_INNER_PRODUCT)
+def rabitq(x: np.ndarray, args: argparse.Namespace, rotated: bool = False) -> dict:
+    """A bit a dim and 8 bytes; a random rotation finds more, for a matrix of d x d values that is not counted."""
+    transform = f"RR{x.shape[1]}," if rotated else ""
+    index = faiss.index_factory(x.shape[1], f"{transform}RaBitQ", faiss.METRIC_INNER_PRODUCT)
     return faiss_codes(index, x, index.sa_code_size(), x)
+
+
+QUANTISERS: dict[str, Callable[..., dict]] = {
+    "float32": flat,
+    "faiss-pq": product_quantised,
+    "faiss-rabitq": rabitq,
+    "faiss-rr-rabitq": partial(rabitq, rotated=True),
+}
 
 
 def signs(x: np.ndarray, backend: str) -> dict:
@@ -436,12 +446,12 @@ def signs(x: np.ndarray, backend: str) -> dict:
 
     nestvec.use(backend)
     began = time.perf_counter()
-    index = nestvec.NestedIndex(x.shape[1], [x.shape[1]], metric="ip", codes=("b1",))
-    index.add(x)
+    index = nestvec.NestedIndex(x.shape[1], [x.shape[1]], metric="ip", rows=None, codes=("b1",))
+    index.add(x, threads=1)
     plan = [nestvec.Stage("b1")]
     return {
         "search": lambda queries, k: index.search(queries, k, plan=plan, threads=1)[1],
-        "bytes": x.shape[1] / 8 + 6,
+        "bytes": index.memory_usage() / len(x),
         "train_s": 0.0,
         "encode_s": time.perf_counter() - began,
         "trained_on": 0,
@@ -467,6 +477,7 @@ def parse_arguments() -> argparse.Namespace:
     judged = argparse.ArgumentParser(add_help=False)
     judged.add_argument("--n", type=int, help="so many documents; beyond those of the set, noisy repeats")
     judged.add_argument("--queries", type=int, default=500, help="so many of them judge")
+    judged.add_argument("--encoder", default="nestvec", choices=["nestvec", *ENCODERS], help="of encodings alone")
     several = argparse.ArgumentParser(add_help=False)
     several.add_argument("--settings", nargs="+", default=SETTINGS, help="REPETITIONSxBITSxPROJECTION[-FINAL]")
     one = argparse.ArgumentParser(add_help=False)
@@ -474,6 +485,7 @@ def parse_arguments() -> argparse.Namespace:
     turns = argparse.ArgumentParser(add_help=False)
     turns.add_argument("--nq", nargs="+", type=int, default=[1], help="queries of a call")
     turns.add_argument("--k", type=int, default=10)
+    turns.add_argument("--candidates", type=int, default=0, help="of nestvec's shortlists; default: for recall .99")
     encode = benches.add_parser("encode", parents=[common, several])
     encode.add_argument("--bags", type=int, default=64)
     kernel = benches.add_parser("maxsim", parents=[common])
@@ -489,6 +501,8 @@ def parse_arguments() -> argparse.Namespace:
     crossing = benches.add_parser("crossing", parents=[common, one, turns])
     crossing.add_argument("--sizes", nargs="+", type=int, default=[12_000, 25_000, 50_000, 100_000, 200_000])
     args = parser.parse_args()
+    if getattr(args, "encoder", "") == "nestvec" and args.bench != "search" and not args.backends:
+        parser.error("nestvec makes the encodings: name one of its backends, or another encoder")
     args.name = args.name or f"multivector-{args.bench}"
     return args
 

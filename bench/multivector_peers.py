@@ -390,18 +390,18 @@ class Shared:
 
 
 class NestVec(NestVecPeer):
-    """Exact search, or a shortlist whose candidates are the fewest that find .99 of the true k best."""
+    """Exact search, or a shortlist of so many candidates, of 0 the fewest that find .99 of the true k best."""
 
-    def __init__(self, name: str, threads: int = 1, *, backend: str, shared: Shared, exact: bool) -> None:
+    def __init__(self, name: str, threads: int = 1, *, backend: str, shared: Shared, candidates: int | None) -> None:
         super().__init__(name, threads, backend=backend, levels=())
-        self.shared, self.exact, self.knob = shared, exact, None
+        self.shared, self.knob = shared, candidates
 
     def build(self, x: Ragged, dims: int) -> None:
         self.index = self.shared.built(x, dims)
         self.nbytes = self.index.memory_usage()
 
     def tune(self, queries: Ragged, k: int, recall: Recall) -> None:
-        if self.exact:
+        if self.knob is None or self.knob:
             return
         self.knob = 2 * k
         while recall(self.search(queries, k)[1]) < 0.99 and self.knob < len(self.index) // 2:
@@ -409,7 +409,7 @@ class NestVec(NestVecPeer):
         print(f"{self.name}: {self.knob} candidates")
 
     def search(self, queries: Ragged, k: int) -> Answer:
-        options = {"exact": True} if self.exact else {"candidates": self.knob}
+        options = {"exact": True} if self.knob is None else {"candidates": self.knob}
         return self.index.search(queries.pair(), k, threads=self.threads, **options)
 
 
