@@ -238,10 +238,12 @@ def exact_scores(dataset: MultiVectors, count: int) -> np.ndarray:
     return scores
 
 
-def ndcg(ids: np.ndarray, relevant: np.ndarray) -> float:
+def ndcg(ids: np.ndarray, relevant: np.ndarray | None) -> float | None:
     """Mean nDCG@10 of answers to the leading queries, as ir-measures has it."""
     import ir_measures
 
+    if relevant is None:
+        return None
     qrels = [ir_measures.Qrel(str(query), str(doc), 1) for query, doc in enumerate(relevant[: len(ids)])]
     run = [
         ir_measures.ScoredDoc(str(query), str(doc), -float(rank))
@@ -255,8 +257,10 @@ def make_searches(args: argparse.Namespace, docs: Ragged, names: list[str]) -> l
     makers: dict[str, Callable[..., Peer]] = {name: SEARCHES[name] for name in names}
     shared = Shared(Setting.parse(args.setting), args.backends[0]) if args.backends else None
     for backend in args.backends:
-        for kind, exact in (("exact", True), ("shortlist", False)):
-            makers[f"nestvec-{kind}-{backend}"] = partial(NestVec, backend=backend, shared=shared, exact=exact)
+        for kind, candidates in (("exact", None), ("shortlist", args.candidates)):
+            makers[f"nestvec-{kind}-{backend}"] = partial(
+                NestVec, backend=backend, shared=shared, candidates=candidates
+            )
     ready = search.build_peers(makers, args.threads[0], docs, docs.tokens.shape[1])
     for peer in ready:
         if isinstance(peer, NestVec):
@@ -265,21 +269,26 @@ def make_searches(args: argparse.Namespace, docs: Ragged, names: list[str]) -> l
 
 
 def search_rows(
-    bench: str, dataset: MultiVectors, judge: Judge, names: list[str], args: argparse.Namespace
+    bench: str, dataset: MultiVectors, judge: Judge, peers: list[Peer], args: argparse.Namespace
 ) -> list[dict]:
-    docs, queries = documents(dataset), questions(dataset, len(judge.truth))
-    shape = {"bench": bench, "data": args.data, "n": len(docs), "tokens": len(docs.tokens), "setting": args.setting}
-    peers = make_searches(args, docs, names)
-    rows = [shape | row for row in search.run_k(peers, judge, queries, args.k, args)]
-    knobs = {peer.name: getattr(peer, "candidates", None) or getattr(peer, "neighbours", None) for peer in peers}
-    return [row | {"knob": knobs[row["peer"]]} for row in rows], peers
+    """Rows of search.py, with what each peer was tuned to."""
+    shape = {"bench": bench, "data": args.data, "n": len(dataset), "tokens": len(dataset.docs), "setting": args.setting}
+    rows = search.run_k(peers, judge, questions(dataset, len(judge.truth)), args.k, args)
+    knobs = {peer.name: getattr(peer, "knob", None) for peer in peers}
+    return [shape | row | {"knob": knobs[row["peer"]]} for row in rows]
+
+
+def timed_queries(args: argparse.Namespace) -> int:
+    return max(*args.nq, (args.repeats + 1) * search.SINGLES if 1 in args.nq else 0)
 
 
 def measure_search(args: argparse.Namespace) -> list[dict]:
     """Speed by turns; recall and nDCG of answers to all judged queries."""
+    args.queries = max(args.queries, timed_queries(args))
     dataset = load_multivectors(args.data, n=args.n)
     judge = Judge(exact_scores(dataset, args.queries), args.k)
-    rows, peers = search_rows("search", dataset, judge, args.peers or list(SEARCHES), args)
+    peers = make_searches(args, documents(dataset), args.peers or list(SEARCHES))
+    rows = search_rows("search", dataset, judge, peers, args)
     quality = {peer.name: judged(peer, dataset, judge, args) for peer in peers}
     exact = {"queries": args.queries, "exact_ndcg": ndcg(top(judge.truth, 10)[1], dataset.relevant)}
     return [show(row | quality[row["peer"]] | exact) for row in rows]
@@ -296,9 +305,10 @@ def measure_crossing(args: argparse.Namespace) -> list[dict]:
     rows = []
     for n in args.sizes:
         dataset = load_multivectors(args.data, n=n)
-        count = max(args.nq) if min(args.nq) > 1 else (args.repeats + 1) * search.SINGLES
-        scores = [maxsim(questions(dataset, count), block.of(np.float32)) for _, block in documents(dataset).blocks()]
-        rows += search_rows("crossing", dataset, Judge(np.hstack(scores), args.k), args.peers or ["numpy"], args)[0]
+        queries = questions(dataset, timed_queries(args))
+        scores = np.hstack([maxsim(queries, block.of(np.float32)) for _, block in documents(dataset).blocks()])
+        peers = make_searches(args, documents(dataset), args.peers or ["numpy"])
+        rows += search_rows("crossing", dataset, Judge(scores, args.k), peers, args)
     return rows
 
 
@@ -306,15 +316,18 @@ def measure_crossing(args: argparse.Namespace) -> list[dict]:
 
 
 def encoded(setting: Setting, bags: Ragged, queries: bool, args: argparse.Namespace) -> np.ndarray:
-    """By nestvec, or by the one peer asked for."""
-    if args.peers:
-        return ENCODERS[args.peers[0]](setting, bags, queries)()
-    return encode_nestvec(setting, bags, queries, backend=args.backends[0])()
+    if args.encoder == "nestvec":
+        return encode_nestvec(setting, bags, queries, backend=args.backends[0])()
+    return ENCODERS[args.encoder](setting, bags, queries)()
 
 
 def share_found(ranked: np.ndarray, best: np.ndarray) -> float:
     """Share of the best documents of each query among those ranked."""
     return float(np.mean([np.isin(b, r).mean() for b, r in zip(best, ranked, strict=True)]))
+
+
+def share_answered(ranked: np.ndarray, relevant: np.ndarray | None) -> float | None:
+    return None if relevant is None else share_found(ranked, relevant[: len(ranked), None])
 
 
 def measure_curves(args: argparse.Namespace) -> list[dict]:
@@ -325,12 +338,13 @@ def measure_curves(args: argparse.Namespace) -> list[dict]:
     rankings = {text: partial(ranked_by_encodings, text, docs, queries, args) for text in args.settings}
     rankings["tokens"] = partial(ranked_by_tokens, docs, queries)
     rows = []
+    counts = [c for c in args.candidates if c <= len(docs)]
     for name, rank in rankings.items():
-        ranked, dims = rank(max(c for c in args.candidates if c <= len(docs)))
-        for c in args.candidates:
+        ranked, dims = rank(max(counts))
+        for c in counts:
             row = {"bench": "curves", "data": args.data, "n": len(docs), "setting": name, "dims": dims, "candidates": c}
             row |= {"found": share_found(ranked[:, :c], best)}
-            row |= {"answered": share_found(ranked[:, :c], dataset.relevant[: len(best), None])}
+            row |= {"answered": share_answered(ranked[:, :c], dataset.relevant)}
             rows.append(show(row))
     return rows
 
@@ -363,8 +377,7 @@ def measure_compression(args: argparse.Namespace) -> list[dict]:
     x = encoded(setting, documents(dataset).of(np.float32), False, args)
     best = top(exact_scores(dataset, args.queries), 10)[1]
     nearest = top(asked @ x.T, 100)[1]
-    quantisers = {"float32": flat, "faiss-pq": product_quantised, "faiss-rabitq": rabitq}
-    makers = {name: partial(quantisers[name], x, args) for name in quantisers}
+    makers = {name: partial(QUANTISERS[name], x, args) for name in args.peers or QUANTISERS}
     for backend in args.backends:
         makers[f"nestvec-b1-{backend}"] = partial(signs, x, backend)
     indexes = {}
@@ -380,7 +393,7 @@ def measure_compression(args: argparse.Namespace) -> list[dict]:
         row |= timed_row(name, seconds, len(asked), args)
         row |= {key: indexes[name][key] for key in ("bytes", "train_s", "encode_s", "trained_on")}
         row |= {"recall": share_found(ids, nearest), "found": share_found(ids, best)}
-        row |= {"answered": share_found(ids, dataset.relevant[: len(ids), None])}
+        row |= {"answered": share_answered(ids, dataset.relevant)}
         rows.append(show(row))
     return rows
 
@@ -413,9 +426,19 @@ def product_quantised(x: np.ndarray, args: argparse.Namespace) -> dict:
     return faiss_codes(index, x, index.sa_code_size(), x[sample])
 
 
-def rabitq(x: np.ndarray, args: argparse.Namespace) -> dict:
-    index = faiss.IndexRaBitQ(x.shape[1], faiss.METRIC_INNER_PRODUCT)
+def rabitq(x: np.ndarray, args: argparse.Namespace, rotated: bool = False) -> dict:
+    """A bit a dim and 8 bytes; a random rotation finds more, for a matrix of d x d values that is not counted."""
+    transform = f"RR{x.shape[1]}," if rotated else ""
+    index = faiss.index_factory(x.shape[1], f"{transform}RaBitQ", faiss.METRIC_INNER_PRODUCT)
     return faiss_codes(index, x, index.sa_code_size(), x)
+
+
+QUANTISERS: dict[str, Callable[..., dict]] = {
+    "float32": flat,
+    "faiss-pq": product_quantised,
+    "faiss-rabitq": rabitq,
+    "faiss-rr-rabitq": partial(rabitq, rotated=True),
+}
 
 
 def signs(x: np.ndarray, backend: str) -> dict:
@@ -423,12 +446,12 @@ def signs(x: np.ndarray, backend: str) -> dict:
 
     nestvec.use(backend)
     began = time.perf_counter()
-    index = nestvec.NestedIndex(x.shape[1], [x.shape[1]], metric="ip", codes=("b1",))
-    index.add(x)
+    index = nestvec.NestedIndex(x.shape[1], [x.shape[1]], metric="ip", rows=None, codes=("b1",))
+    index.add(x, threads=1)
     plan = [nestvec.Stage("b1")]
     return {
         "search": lambda queries, k: index.search(queries, k, plan=plan, threads=1)[1],
-        "bytes": x.shape[1] / 8 + 6,
+        "bytes": index.memory_usage() / len(x),
         "train_s": 0.0,
         "encode_s": time.perf_counter() - began,
         "trained_on": 0,
@@ -454,6 +477,7 @@ def parse_arguments() -> argparse.Namespace:
     judged = argparse.ArgumentParser(add_help=False)
     judged.add_argument("--n", type=int, help="so many documents; beyond those of the set, noisy repeats")
     judged.add_argument("--queries", type=int, default=500, help="so many of them judge")
+    judged.add_argument("--encoder", default="nestvec", choices=["nestvec", *ENCODERS], help="of encodings alone")
     several = argparse.ArgumentParser(add_help=False)
     several.add_argument("--settings", nargs="+", default=SETTINGS, help="REPETITIONSxBITSxPROJECTION[-FINAL]")
     one = argparse.ArgumentParser(add_help=False)
@@ -461,6 +485,7 @@ def parse_arguments() -> argparse.Namespace:
     turns = argparse.ArgumentParser(add_help=False)
     turns.add_argument("--nq", nargs="+", type=int, default=[1], help="queries of a call")
     turns.add_argument("--k", type=int, default=10)
+    turns.add_argument("--candidates", type=int, default=0, help="of nestvec's shortlists; default: for recall .99")
     encode = benches.add_parser("encode", parents=[common, several])
     encode.add_argument("--bags", type=int, default=64)
     kernel = benches.add_parser("maxsim", parents=[common])
@@ -476,6 +501,8 @@ def parse_arguments() -> argparse.Namespace:
     crossing = benches.add_parser("crossing", parents=[common, one, turns])
     crossing.add_argument("--sizes", nargs="+", type=int, default=[12_000, 25_000, 50_000, 100_000, 200_000])
     args = parser.parse_args()
+    if getattr(args, "encoder", "") == "nestvec" and args.bench != "search" and not args.backends:
+        parser.error("nestvec makes the encodings: name one of its backends, or another encoder")
     args.name = args.name or f"multivector-{args.bench}"
     return args
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -122,7 +123,9 @@ def encode_nestvec(setting: Setting, bags: Ragged, queries: bool, *, backend: st
     nestvec.use(backend)
     encoder = nestvec_encoder(setting, bags.tokens.shape[1])
     encode = encoder.encode_queries if queries else encoder.encode_documents
-    parts = [bags] if batch else list(map(single, bags))
+    if batch:
+        return lambda: encode(*bags.pair(), threads=1)
+    parts = list(map(single, bags))
     return lambda: np.concatenate([encode(*part.pair(), threads=1) for part in parts])
 
 
@@ -296,7 +299,7 @@ class SingleVectors(Peer):
 
     def __init__(self, name: str, threads: int = 1, *, make: Callable[[int], faiss.Index]) -> None:
         super().__init__(name, threads)
-        self.make, self.neighbours = make, 0
+        self.make, self.knob = make, 0
 
     def build(self, x: Ragged, dims: int) -> None:
         self.docs = x.of(np.float32)
@@ -308,12 +311,12 @@ class SingleVectors(Peer):
         self.nbytes = self.docs.tokens.nbytes + self.owners.nbytes + len(faiss.serialize_index(self.index))
 
     def tune(self, queries: Ragged, k: int, recall: Recall) -> None:
-        for self.neighbours in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
+        for self.knob in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
             if isinstance(self.index, faiss.IndexHNSW):
-                self.index.hnsw.efSearch = max(16, self.neighbours)
+                self.index.hnsw.efSearch = max(16, self.knob)
             if recall(self.search(queries, k)[1]) >= 0.99:
                 break
-        print(f"{self.name}: {self.neighbours} tokens of each query token")
+        print(f"{self.name}: {self.knob} tokens near each query token")
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -326,7 +329,7 @@ class SingleVectors(Peer):
 
     def search(self, queries: Ragged, k: int) -> Answer:
         D, I = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
-        nearest = self.index.search(queries.tokens, self.neighbours)[1]
+        nearest = self.index.search(queries.tokens, self.knob)[1]
         for row, (query, tokens) in enumerate(zip(queries, Ragged(nearest, queries.offsets), strict=True)):
             candidates = np.unique(self.owners[tokens[tokens >= 0]])
             scores = maxsim(single(query), self.docs.taken(candidates))
@@ -337,7 +340,7 @@ class SingleVectors(Peer):
 
 
 class FastPlaid(Peer):
-    """4-bit residuals of centroids, searched on the CPU; one query at a time, as they are not equally long."""
+    """4-bit residuals of centroids, searched on the CPU; one query at a time is no slower than many."""
 
     def build(self, x: Ragged, dims: int) -> None:
         import torch
@@ -347,14 +350,23 @@ class FastPlaid(Peer):
         self.folder = tempfile.TemporaryDirectory()
         self.index = search.FastPlaid(index=self.folder.name, device="cpu")
         self.index.create(documents_embeddings=[torch.from_numpy(doc) for doc in x.of(np.float32)])
+        self.nbytes = sum(file.stat().st_size for file in Path(self.folder.name).rglob("*"))
+
+    def tune(self, queries: Ragged, k: int, recall: Recall) -> None:
+        """The fewest full scores that find .99 of what the most do; more of the inverted lists find no more."""
+        self.knob = 4096
+        most = recall(self.search(queries, k)[1])
+        for self.knob in (64, 128, 256, 512, 1024, 2048, 4096):
+            if recall(self.search(queries, k)[1]) >= 0.99 * most:
+                break
+        print(f"{self.name}: {self.knob} full scores")
 
     def search(self, queries: Ragged, k: int) -> Answer:
         import torch
 
-        found = [
-            self.index.search(queries_embeddings=torch.from_numpy(q)[None], top_k=k, show_progress=False)[0]
-            for q in queries
-        ]
+        options = {"top_k": k, "n_full_scores": self.knob, "n_ivf_probe": 4, "show_progress": False}
+        tensors = [torch.from_numpy(query)[None] for query in queries]
+        found = [self.index.search(queries_embeddings=tensor, **options)[0] for tensor in tensors]
         padded = np.array([(row + [(-1, -np.inf)] * k)[:k] for row in found])
         return padded[..., 1].astype(np.float32), padded[..., 0].astype(np.int64)
 
@@ -378,26 +390,26 @@ class Shared:
 
 
 class NestVec(NestVecPeer):
-    """Exact search, or a shortlist whose candidates are the fewest that find .99 of the true k best."""
+    """Exact search, or a shortlist of so many candidates, of 0 the fewest that find .99 of the true k best."""
 
-    def __init__(self, name: str, threads: int = 1, *, backend: str, shared: Shared, exact: bool) -> None:
+    def __init__(self, name: str, threads: int = 1, *, backend: str, shared: Shared, candidates: int | None) -> None:
         super().__init__(name, threads, backend=backend, levels=())
-        self.shared, self.exact, self.candidates = shared, exact, None
+        self.shared, self.knob = shared, candidates
 
     def build(self, x: Ragged, dims: int) -> None:
         self.index = self.shared.built(x, dims)
         self.nbytes = self.index.memory_usage()
 
     def tune(self, queries: Ragged, k: int, recall: Recall) -> None:
-        if self.exact:
+        if self.knob is None or self.knob:
             return
-        self.candidates = 2 * k
-        while recall(self.search(queries, k)[1]) < 0.99 and self.candidates < len(self.index) // 2:
-            self.candidates = int(self.candidates * 1.25) + 1
-        print(f"{self.name}: {self.candidates} candidates")
+        self.knob = 2 * k
+        while recall(self.search(queries, k)[1]) < 0.99 and self.knob < len(self.index) // 2:
+            self.knob = int(self.knob * 1.25) + 1
+        print(f"{self.name}: {self.knob} candidates")
 
     def search(self, queries: Ragged, k: int) -> Answer:
-        options = {"exact": True} if self.exact else {"candidates": self.candidates}
+        options = {"exact": True} if self.knob is None else {"candidates": self.knob}
         return self.index.search(queries.pair(), k, threads=self.threads, **options)
 
 

@@ -79,8 +79,8 @@ TABLES = {  # of multivector.py: what the rows of a table share, and its columns
 }
 LEGEND_BAGS = {
     "encode": "Fixed dimensional encodings of bags of vectors; errors are the largest differences to muvfde's values.",
-    "maxsim": "Scores of documents for one query; errors are the largest against float64 scores of the same tokens; "
-    "peers with errors of .02 and more are not compared with.",
+    "maxsim": "Scores of documents for one query; errors are the largest against float64 scores of the same tokens, "
+    "and peers of more than 1e-5 and twice the error of a row are not compared with it.",
     "search": "Recall counts documents whose exact score reaches the true k-th; peers below .99 are not compared with. "
     "nDCG has one known answer a query. Rows of nestvec share one index, whose bytes are those of all its parts.",
     "curves": "What is among the first candidates, ranked by encodings or by nearest tokens, before any exact score.",
@@ -147,24 +147,24 @@ def plain_tables(rows: list[dict]) -> list[str]:
     for shape in shapes:
         group = [row for row in rows if tuple(row[key] for key in keys) == shape]
         group.sort(key=lambda row: row.get("ms_median", 0))
-        rival = fastest([row for row in group if "ms_median" in row and not is_ours(row) and comparable(row)])
-        header = ["peer", *(header for _, header, _ in columns), *(["vs best peer"] if rival else [])]
+        rivals = [row for row in group if "peer" in row and not is_ours(row)]
+        header = ["peer", *(header for _, header, _ in columns), *(["vs best peer"] if rivals else [])]
         lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
         for row in group:
             name = row.get("peer") or row["setting"]
             cells = [format(row[key], form) if row.get(key) is not None else "-" for key, _, form in columns]
-            cells += [ratio(rival, row)] if rival else []
+            cells += [ratio(fastest([r for r in rivals if comparable(row, r)]), row)] if rivals else []
             lines.append("| " + " | ".join([f"**{name}**" if row.get("backend") else name, *cells]) + " |")
         title = ", ".join(f"{key} {value}" for key, value in zip(keys, shape, strict=True))
         parts += [f"## {title}", "\n".join(lines)]
     return parts
 
 
-def comparable(row: dict) -> bool:
-    """Whether a rival answers well enough to be compared with."""
+def comparable(row: dict, rival: dict) -> bool:
+    """Whether a rival answers well enough for the row to be compared with."""
     if row["bench"] == "maxsim":
-        return row["max_error"] < 0.02
-    return row["bench"] != "compression" and row.get("recall", 1) >= 0.99
+        return rival["max_error"] <= max(1e-5, 2 * row["max_error"])
+    return row["bench"] in ("encode", "search", "crossing") and rival.get("recall", 1) >= 0.99
 
 
 def wrong(rows: list[dict]) -> list[str]:
