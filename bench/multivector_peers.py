@@ -311,7 +311,7 @@ class SingleVectors(Peer):
         self.nbytes = self.docs.tokens.nbytes + self.owners.nbytes + len(faiss.serialize_index(self.index))
 
     def tune(self, queries: Ragged, k: int, recall: Recall) -> None:
-        for self.knob in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
+        for self.knob in (2, 5, 10, 20, 50, 100, 150, 200, 300, 500, 700, 1000):
             if isinstance(self.index, faiss.IndexHNSW):
                 self.index.hnsw.efSearch = max(16, self.knob)
             if recall(self.search(queries, k)[1]) >= 0.99:
