@@ -10,8 +10,9 @@
 namespace nestvec {
 namespace {
 
-constexpr int64_t kBagAhead = 4096;  // bytes; half or twice as far is a tenth slower, no asking for it twice as slow
-constexpr int64_t kBagRun = 256;     // tokens whose products are kept, 16 KB, and documents begun at a time
+constexpr int64_t kBagAhead = 8192;  // bytes
+constexpr int64_t kDots = 64;        // tokens whose products are kept at a time
+constexpr int64_t kBagRun = 256;     // tokens of the documents that are begun together
 
 void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                float* scales, int32_t* sums, float* bounds) {
@@ -63,7 +64,8 @@ struct BagEngine : DotEngine {
   static constexpr int64_t kSome = 64 / P;  // tokens at a time
 
   template <int P>
-  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t tokens, int32_t* dots) {
+  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t tokens, bool fresh,
+                int32_t* dots) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -73,19 +75,22 @@ struct BagEngine : DotEngine {
     const int8_t* fourth = codes + (tokens > 48 ? 48 * width : 0);
     for (int64_t j = 0; j < width; j += 64, panel += 16 * kLine) {
       _tile_loadd(6, panel, kLine);
+      if constexpr (P == 2) _tile_loadd(7, panel + size, kLine);
+      ask_for(codes + j, width, fresh);
       _tile_loadd(4, codes + j, width);
       _tile_dpbsud(0, 4, 6);
+      if constexpr (P == 2) _tile_dpbsud(2, 4, 7);
+      ask_for(second + j, width, fresh);
       _tile_loadd(5, second + j, width);
       _tile_dpbsud(1, 5, 6);
+      if constexpr (P == 2) _tile_dpbsud(3, 5, 7);
       if constexpr (P == 1) {
+        ask_for(third + j, width, fresh);
         _tile_loadd(4, third + j, width);
         _tile_dpbsud(2, 4, 6);
+        ask_for(fourth + j, width, fresh);
         _tile_loadd(5, fourth + j, width);
         _tile_dpbsud(3, 5, 6);
-      } else {
-        _tile_loadd(7, panel + size, kLine);
-        _tile_dpbsud(2, 4, 7);
-        _tile_dpbsud(3, 5, 7);
       }
     }
     constexpr int64_t kGroup = 16 * P * kTile;
@@ -93,6 +98,10 @@ struct BagEngine : DotEngine {
     _tile_stored(1, dots + kGroup, P * kLine);
     _tile_stored(2, P == 1 ? dots + 2 * kGroup : dots + kTile, P * kLine);
     _tile_stored(3, P == 1 ? dots + 3 * kGroup : dots + kGroup + kTile, P * kLine);
+  }
+
+  static void ask_for(const int8_t* rows, int64_t width, bool fresh) {
+    for (int64_t i = 0; fresh && i < kTile; i++) __builtin_prefetch(rows + i * width + kBagAhead);
   }
 };
 
@@ -106,16 +115,19 @@ struct BagEngine {
                                                    : 2;
 
   template <int P>
-  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t, int32_t* dots) {
+  void multiply(const int8_t* codes, int64_t width, const uint8_t* panel, int64_t size, int64_t, bool fresh,
+                int32_t* dots) {
     constexpr int kTokens = kSome<P>;  // as many sums as the registers hold
     I32N acc[kTokens][P * kParts];
     for (int t = 0; t < kTokens; t++)
       for (int p = 0; p < P * kParts; p++) acc[t][p] = I32N{};
-    for (int64_t j = 0; j < width; j += 4, panel += kLine)
+    for (int64_t j = 0; j < width; j += 4, panel += kLine) {
+      for (int t = 0; fresh && j % 64 == 0 && t < kTokens; t++) __builtin_prefetch(codes + t * width + j + kBagAhead);
       for (int p = 0; p < P * kParts; p++) {
         auto line = prepare(panel + p / kParts * size + p % kParts * kNative);
         for (int t = 0; t < kTokens; t++) acc[t][p] = dot4(acc[t][p], line, four_codes(codes + t * width + j));
       }
+    }
     for (int t = 0; t < kTokens; t++)
       for (int p = 0; p < P * kParts; p++) store(dots + t * P * kTile + p * kF32, acc[t][p]);
   }
@@ -167,16 +179,14 @@ template <int P>
 inline void scan_panels(BagEngine& engine, const CodedBags& bags, const uint8_t* panel, int64_t size,
                         const float* steps, int64_t bag, int64_t end, bool fresh, float* lanes) {
   constexpr int64_t kSome = BagEngine::kSome<P>;
-  alignas(64) int32_t dots[(kBagRun + kSome) * P * kTile];
+  alignas(64) int32_t dots[(kDots + kSome) * P * kTile];
   Most<P> most;
   int64_t last = bags.offsets[end];
-  for (int64_t run = bags.offsets[bag]; run < last; run += kBagRun) {
-    int64_t stop = run + kBagRun < last ? run + kBagRun : last;
+  for (int64_t run = bags.offsets[bag]; run < last; run += kDots) {
+    int64_t stop = run + kDots < last ? run + kDots : last;
     for (int64_t t = run; t < stop; t += kSome) {
-      const int8_t* codes = bags.codes + t * bags.width;
-      for (int64_t byte = 0; fresh && byte < kSome * bags.width; byte += kLine)
-        __builtin_prefetch(codes + byte + kBagAhead);
-      engine.template multiply<P>(codes, bags.width, panel, size, stop - t, dots + (t - run) * P * kTile);
+      engine.template multiply<P>(bags.codes + t * bags.width, bags.width, panel, size, stop - t, fresh,
+                                  dots + (t - run) * P * kTile);
     }
     for (int64_t t = run; t < stop;) {
       int64_t next = bags.offsets[bag + 1], until = next < stop ? next : stop;
