@@ -152,7 +152,7 @@ def spans(work: Array, threads: int) -> list[tuple[int, int]]:
     pieces = max(threads, -(-total // CALL_WORK))
     if pieces == 1:
         return [(0, len(work))]
-    cuts = np.unique([0, *np.searchsorted(done, total * np.arange(1, pieces) // pieces), len(work)])
+    cuts = np.unique([0, *np.searchsorted(done, np.linspace(0, total, pieces + 1)[1:-1]), len(work)])
     return list(pairwise(cuts.tolist()))
 
 
