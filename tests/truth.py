@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,3 +43,26 @@ def topk(
     with np.errstate(over="ignore"):
         best = (sign * np.take_along_axis(found, order, 1)).astype(np.float32)
     return np.pad(best, missing, constant_values=sign * -np.inf), np.pad(ids[order], missing, constant_values=-1)
+
+
+def maxsim(
+    queries: Sequence[np.ndarray], docs: Sequence[np.ndarray], scales: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """MaxSim (nq, n) float64: over query tokens, in order, the sum of the largest inner products with a document's."""
+    result = np.full((len(queries), len(docs)), -np.inf)
+    for j, x in enumerate(docs):
+        for i, q in enumerate(queries if len(x) else ()):
+            products = scores(q, x, "ip") * (1 if scales is None else np.float64(scales[j]))
+            result[i, j] = np.cumsum(products.max(axis=1))[-1]
+    return result
+
+
+def best(found: np.ndarray, k: int, ids: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The k best (nq, k) of scores (nq, n) and their ids, ties by smaller id, padded with -1; -inf is no score."""
+    ids = np.arange(found.shape[1]) if ids is None else np.asarray(ids)
+    scored, listed = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
+    for i, row in enumerate(found):
+        order = [at for at in np.lexsort((ids, -row))[:k] if row[at] > -np.inf]
+        with np.errstate(over="ignore"):
+            scored[i, : len(order)], listed[i, : len(order)] = row[order], ids[order]
+    return scored, listed

@@ -50,8 +50,8 @@ void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, 
       largest_norm = norm > largest_norm ? norm : largest_norm;
     }
     double error = largest_error * kGrow + kTiny, norm = largest_norm * kGrow + kTiny;
-    bounds[bag] = float(error < 3e38 ? error : 3e38);
-    bounds[n + bag] = float(norm < 3e38 ? norm : 3e38);
+    bounds[bag] = error < 3e38 ? float(error) : __builtin_inff();
+    bounds[n + bag] = norm < 3e38 ? float(norm) : __builtin_inff();
   }
 }
 

@@ -143,8 +143,9 @@ bool begin_document(const BagQueries& q, const Documents& bags, int64_t first, i
   largest *= scale;
   float relative = 2 * product_error(bags.dims);
   for (int64_t i = 0; i < q.m; i++) {
-    float sum = room.norms[i] * largest;  // what no partial sum exceeds
-    room.slack[i] = sum < 1e37f ? sum * relative + 1e-38f : __builtin_inff();
+    float sum = room.norms[i] * largest;                       // what no partial sum exceeds
+    float tiny = bags.scales ? room.norms[i] * 0x1p-148f : 0;  // of scaled tokens, which may be denormal
+    room.slack[i] = sum < 1e37f ? sum * relative + tiny + 1e-38f : __builtin_inff();
     room.most[i] = -__builtin_inff();
     room.best[i] = -__builtin_inf();
   }
@@ -159,7 +160,7 @@ int64_t maxsim(const BagQueries& q, const Documents& bags, const int64_t* docs, 
   for (int64_t i = 0; i < q.m; i++) {
     double norm = 0;
     for (int64_t j = 0; j < bags.dims; j++) norm += __builtin_fabs(q.data[i * bags.dims + j]);
-    room.norms[i] = float(norm < 1e37 ? norm : 3e38) * 1.00001f;
+    room.norms[i] = norm < 1e37 ? float(norm) * 1.00001f : __builtin_inff();
   }
   for (int64_t c = 0; c < n; c++) {
     int64_t first = bags.offsets[docs[c]], last = bags.offsets[docs[c] + 1];

@@ -117,7 +117,7 @@ def ragged(x: Any, name: str, dims: int | None = None, offsets: Any = None) -> R
     array = as_numpy(x, name)
     if array.ndim == 3 and offsets is None:
         offsets = np.arange(len(array) + 1) * array.shape[1]
-        array = array.reshape(-1, array.shape[2])
+        array = array.reshape(len(array) * array.shape[1], array.shape[2])
     tokens = vectors(array, name, dims)
     return Ragged(tokens, _bag_offsets([0, len(tokens)] if offsets is None else offsets, name, len(tokens)))
 
@@ -360,7 +360,7 @@ def token_scales(scales: Any, count: int) -> Array:
     return row
 
 
-def bag_queries(q: Any, name: str, dims: int) -> tuple[Array, Array]:
+def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
     """Query tokens ``(m, dims)`` float32 and offsets ``(nq + 1,)``; a 2-D array is one query, none may be empty."""
     bags = ragged(q, name, dims)
     if len(empty := np.flatnonzero(np.diff(bags.offsets) == 0)):

@@ -85,6 +85,7 @@ def coded_queries(q: Array, offsets: Array) -> CodedQueries:
     margins = (margins + relative * errors) * (1 + 2.0**-20)
     with np.errstate(over="ignore"):
         bounds = np.stack([errors * (1 + 2.0**-20), margins]).astype(np.float32)
+        bounds = np.nextafter(bounds, np.float32(np.inf))  # up, also where denormal
     return CodedQueries(
         np.ascontiguousarray(lines_first).reshape(-1, lines, LINE), query_steps.reshape(-1, PANEL), panels, bounds
     )
@@ -151,7 +152,7 @@ def spans(work: Array, threads: int) -> list[tuple[int, int]]:
     pieces = max(threads, -(-total // CALL_WORK))
     if pieces == 1:
         return [(0, len(work))]
-    cuts = np.unique([0, *np.searchsorted(done, total * np.arange(1, pieces) // pieces), len(work)])
+    cuts = np.unique([0, *np.searchsorted(done, np.linspace(0, total, pieces + 1)[1:-1]), len(work)])
     return list(pairwise(cuts.tolist()))
 
 

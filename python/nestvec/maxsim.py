@@ -67,8 +67,10 @@ def maxsim(q: Any, docs: Any, *, scales: Any = None, candidates: Any = None, thr
     workers = threads_for(threads, queries.tokens.size * len(bags.tokens))
     if listed.ndim == 1:
         return _rounded(score(queries, bags, listed, workers))
-    each = [score(queries.some(i, i + 1), bags, some, workers) for i, some in enumerate(listed)]
-    return _rounded(np.concatenate(each))
+    scores = np.empty(listed.shape)
+    for i, some in enumerate(listed):
+        scores[i] = score(queries.some(i, i + 1), bags, some, workers)[0]
+    return _rounded(scores)
 
 
 def maxsim_topk(
@@ -138,7 +140,7 @@ def carve(tokens: Any, tau: float) -> Array:
     Raises
     ------
     ValueError
-        No tokens, NaN or Inf, also for `tau`.
+        No tokens, NaN or Inf, also for `tau`; a sum beyond float32.
 
     References
     ----------
@@ -164,11 +166,11 @@ def carve(tokens: Any, tau: float) -> Array:
     left, sums = np.ones(len(x), bool), []
     for first in range(len(x)):
         if left[first]:
-            taken = left & (alike[first] >= np.float64(least))
+            taken = left & (alike[first].astype(np.float64) >= least)
             taken[first] = True
             left &= ~taken
             sums.append(wide[taken].sum(axis=0))
-    return _rounded(np.stack(sums))
+    return arrays.to_float32(np.stack(sums), "a sum of tokens")
 
 
 def carved(queries: BagQueries, tau: float) -> BagQueries:
@@ -180,7 +182,9 @@ def carved(queries: BagQueries, tau: float) -> BagQueries:
 
 def _pair(q: Any, docs: Any, scales: Any) -> tuple[BagQueries, Bags]:
     bags = arrays.ragged(docs, "docs")
-    queries, offsets = arrays.bag_queries(q, "q", bags.tokens.shape[1])
+    queries, offsets = arrays.bag_queries(q, "q", bags.tokens.shape[1] if len(bags) else None)
+    if len(bags) == 0:  # of any dims, as an empty list is
+        bags = arrays.Ragged(np.empty((0, queries.shape[1]), np.float32), bags.offsets)
     weights = arrays.token_scales(scales, len(bags.tokens))
     tokens, kind = arrays.readable_tokens(bags.tokens, "docs")
     return BagQueries(queries.astype(np.float64), offsets), Bags(tokens, weights, SUFFIX[kind], bags.offsets)

@@ -232,7 +232,8 @@ class MultiVectorIndex:
             A dtype that holds no real numbers.
         """
         k = arrays.result_count(k)
-        contents, queries = self._contents, self._queries(q)
+        contents = self._contents
+        queries = self._queries(contents, q)
         if exact and (candidates is not None or plan is not None):
             raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
         ranked = queries if carve is None else carved(queries, carve)
@@ -272,7 +273,8 @@ class MultiVectorIndex:
             As `search`.
         """
         c = arrays.result_count(c)
-        contents, queries = self._contents, self._queries(q)
+        contents = self._contents
+        queries = self._queries(contents, q)
         workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
         scores, positions = self._shortlist(contents, queries, c, plan, workers)
         kept = [p[p >= 0][:c] for p in positions]
@@ -289,15 +291,15 @@ class MultiVectorIndex:
         """
         wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
         contents = self._contents
-        positions = [one if contents.names is None else self._positions.get(one, -1) for one in wanted]
+        positions = [self._position(contents, one) for one in wanted]
         for one, at in zip(wanted, positions, strict=True):
-            if not 0 <= at < contents.store.ntotal:
+            if at < 0:
                 raise KeyError(f"id {one!r} is not in the index")
         return [widened_tokens(bags) for bags in contents.store.bags(positions)]
 
-    def _queries(self, q: Any) -> BagQueries:
+    def _queries(self, contents: Contents, q: Any) -> BagQueries:
         tokens, offsets = arrays.bag_queries(q, "q", self._encoder.dim)
-        if self.ntotal == 0:
+        if contents.store.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(tokens.astype(np.float64), offsets)
 
@@ -319,24 +321,32 @@ class MultiVectorIndex:
     def _given_ids(self, ids: Any, count: int, before: Contents) -> Array | None:
         """Ids of new documents, (count,) int64 or objects; None while ids are positions."""
         strings = before.names is not None and before.names.dtype == object
-        if ids is None:
-            if strings and count:
+        listed = None if ids is None else list(ids)
+        if not count and not listed:
+            return None
+        if listed is None:
+            if strings:
                 raise ValueError("the ids of this index are strings; give each new document one")
             if before.names is None:
                 return None
             first = max(before.names.tolist(), default=-1) + 1
             return np.arange(first, first + count)
-        listed = list(ids)
         new = _strings(listed) if listed and isinstance(listed[0], str) else arrays.int64_ids(ids, count)
         if len(new) != count:
             raise ValueError(f"ids must name each document, {count}, got {len(new)}")
         if before.store.ntotal and count and strings != (new.dtype == object):
             raise TypeError("ids of one index are all strings or all integers (positions, unless given, are integers)")
-        taken = range(before.store.ntotal) if before.names is None else self._positions
         for one in new.tolist():
-            if one in taken:
+            if self._position(before, one) >= 0:
                 raise ValueError(f"id {one!r} is in the index already; ids must be unique")
         return new
+
+    def _position(self, contents: Contents, one: Any) -> int:
+        """Where a document is by its id, -1 for none; `_positions` may hold ids of an `add` that was interrupted."""
+        if contents.names is None:
+            return int(one) if isinstance(one, (int, np.integer)) and 0 <= one < contents.store.ntotal else -1
+        at = self._positions.get(one, -1)
+        return at if 0 <= at < len(contents.names) and contents.names[at] == one else -1
 
     def _names(self, before: Contents) -> Array:
         """Ids so far, by position."""
@@ -368,7 +378,7 @@ class MultiVectorIndex:
         if plan is None:
             codes = contents.encodings.codes
             plan = [Stage(code, keep=FUNNEL * c) for code in codes[:1] if len(codes) > 1] + [Stage(codes[-1])]
-        return contents.encodings.search(fdes, c, plan=plan, threads=workers)
+        return contents.encodings.search(fdes, min(c, contents.store.ntotal), plan=plan, threads=workers)
 
 
 def appended(view: Array, new: Array) -> Array:

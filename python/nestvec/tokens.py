@@ -128,7 +128,8 @@ class TokenSegment:
             bounds,
         )  # fmt: skip
         if self.suffix == "i8":  # codes leave nothing out of tokens that are codes
-            bounds[1] += bounds[0]
+            with np.errstate(over="ignore"):
+                bounds[1] += bounds[0]
             bounds[0] = 0
         coded.bounds[:, first:last] = bounds
 

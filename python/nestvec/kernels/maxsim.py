@@ -136,7 +136,7 @@ def pack_bags(x: Any, offsets: Any, codes: Any, scales: Any, sums: Any, bounds: 
     sums : (N,) int32
         Of each token's codes.
     bounds : (2, n) float32
-        The largest |s e| and the largest |x| of each document's tokens, rounded up.
+        The largest |s e| and the largest |x| of each document's tokens, rounded up; inf where float32 does not reach.
     """
     d = x.shape[1]
     values = np.empty(LANES)
@@ -165,8 +165,10 @@ def pack_bags(x: Any, offsets: Any, codes: Any, scales: Any, sums: Any, bounds: 
             sums[t] = total
             largest_error = max(largest_error, np.sqrt(fold(squares)))
             largest_norm = max(largest_norm, np.sqrt(fold(values)))
-        bounds[0, bag] = np.float32(min(largest_error * GROW + BAG_TINY, 3e38))
-        bounds[1, bag] = np.float32(min(largest_norm * GROW + BAG_TINY, 3e38))
+        error = largest_error * GROW + BAG_TINY
+        norm = largest_norm * GROW + BAG_TINY
+        bounds[0, bag] = np.float32(error if error < 3e38 else np.inf)
+        bounds[1, bag] = np.float32(norm if norm < 3e38 else np.inf)
 
 
 @njit
