@@ -353,11 +353,11 @@ def token_scales(scales: Any, count: int) -> Array:
     """What each token is multiplied by, ``(count,)`` float32; None is nothing."""
     if scales is None:
         return np.empty(0, np.float32)
-    array = vectors(scales, "scales", count, single=True)
-    if len(array) != 1:
+    array = as_numpy(scales, "scales")
+    if array.shape != (count,):
         raise ValueError(f"scales must be ({count},), one for each token, got shape {array.shape}")
-    row: Array = to_float32(array, "scales")[0]
-    return row
+    column: Array = to_float32(vectors(array[:, None], "scales"), "scales")[:, 0]
+    return column
 
 
 def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
@@ -368,12 +368,14 @@ def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
     return to_float32(bags.tokens, name), bags.offsets
 
 
-def refuse_overflow(bits: Array, source: Array, row_type: str, first_row: int) -> None:
-    """ValueError if a finite value became Inf in a half type, given as bits."""
+def refuse_overflow(
+    bits: Array, source: Array, row_type: str, first_row: int, name: str = "x", wider: str = 'rows="float32"'
+) -> None:
+    """ValueError if a finite value became Inf in a half type, given as bits; `wider` is the argument that helps."""
     infinite = (bits & 0x7FFF) == INFINITE[row_type]
     if infinite.any():
         row, column = divmod(int(infinite.argmax()), bits.shape[1])
         raise ValueError(
-            f"x holds {source[row, column]} at row {first_row + row}, column {column}, beyond the range of {row_type}; "
-            'rescale the vectors or use rows="float32"'
+            f"{name} holds {source[row, column]} at row {first_row + row}, column {column}, beyond the range of "
+            f"{row_type}; rescale the vectors or use {wider}"
         )

@@ -367,7 +367,7 @@ class MultiVectorIndex:
                 )
             else:
                 some = made[first:last]
-            encodings.add(some, threads=workers)
+            encodings.add(arrays.to_float32(some, "encodings of docs", first), threads=workers)
         return encodings
 
     def _shortlist(

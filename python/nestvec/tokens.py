@@ -118,7 +118,7 @@ class TokenSegment:
         coded = self.coded
         if self.suffix not in ("f32", "i8"):
             getattr(backends.current(), f"narrow_{self.suffix}")(values.reshape(-1), self.rows[at:end].reshape(-1))
-            arrays.refuse_overflow(self.rows[at:end], values, TYPES[self.suffix], source)
+            arrays.refuse_overflow(self.rows[at:end], values, TYPES[self.suffix], source, "docs", 'tokens="f32"')
             values = widened(self.rows[at:end], TYPES[self.suffix])
         elif self.suffix == "f32":
             self.rows[at:end] = values
