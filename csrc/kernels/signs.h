@@ -10,7 +10,9 @@ namespace nestvec {
 namespace {
 
 constexpr int kMaxDigits = 8;
-using SignUnits = Units<kMaxWords, kWordsAhead / kBlock>;
+constexpr int64_t kDigitsAhead = kWordsAhead / kBlock;  // words of all rows that prefetching is ahead
+constexpr int64_t kTablesAhead = 16;                    // into L2: words that are skipped end what hardware foresees
+using SignUnits = Units<kMaxWords, kTablesAhead>;
 
 inline int32_t weight_of(int64_t digit, int64_t digits) { return digit == digits - 1 ? -(1 << digit) : 1 << digit; }
 
@@ -26,7 +28,7 @@ inline void sum_digits(const CodePlane& p, const CodeQuery& q, const SignUnits& 
       int64_t wide = word_width(p.bounds, level);
       const uint64_t* lines = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide + row;
       for (const uint32_t* word = units[level].begin; word < units[level].end; word++) {
-        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kWordsAhead / kBlock] * kBlock;
+        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kDigitsAhead] * kBlock;
         for (int i = 0; i < kSome * kF64; i += 8) __builtin_prefetch(ahead + i);
         for (int i = 0; i < kSome; i++) {
           U64N rows = load<U64N>(line + i * kF64);
@@ -95,11 +97,11 @@ struct SignTables {
       int64_t wide = word_width(p.bounds, level);
       const uint64_t* lines = static_cast<const uint64_t*>(p.codes) + p.starts[level] + block * wide;
       for (const uint32_t* word = units[level].begin; word < units[level].end; word++, table++) {
-        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kWordsAhead / kBlock] * kBlock;
+        const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kTablesAhead] * kBlock;
         __m512i entries[4];
         for (int i = 0; i < 4; i++) entries[i] = _mm512_load_si512((*table)[i]);
         for (int i = 0; i < 8; i++) {
-          __builtin_prefetch(ahead + i * 8);
+          __builtin_prefetch(ahead + i * 8, 0, 2);
           __m512i rows = _mm512_loadu_si512(line + i * 8), high = (__m512i)((U16)rows >> 4);
           rows = _mm512_ternarylogic_epi64(rows, low, place, 0xEA);  // rows & low | place
           high = _mm512_ternarylogic_epi64(high, low, place, 0xEA);

@@ -12,7 +12,7 @@ struct AllUnits {
 };
 
 // Behind the units of a level come, for `kUnitsAhead` places, its first ones in the rows that follow: the unit to ask
-// for is always so many places ahead. Where they are more than 7 of 8, all are listed.
+// for is always so many places ahead. Where they are more than 3 of 4, all are listed.
 template <int64_t kMost, int64_t kUnitsAhead>
 class Units {
  public:
@@ -32,7 +32,7 @@ class Units {
     uint32_t *begin = end_, *end = begin;
     for (int64_t unit = 0; unit < wide; unit++)
       if (used(unit)) *end++ = uint32_t(unit);
-    if (8 * (end - begin) > 7 * wide)
+    if (4 * (end - begin) > 3 * wide)
       for (end = begin; end < begin + wide; end++) *end = uint32_t(end - begin);
     levels_[size_++] = {begin, end};
     if (end == begin) return;

@@ -57,7 +57,8 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
     largest[largest == 0] = 1
     steps = largest / LARGEST[code]
     used = shifted[:, :dims]
-    codes = np.rint(used / steps[:, None]).astype(np.int8)
+    scaled = used / steps[:, None]
+    codes = np.rint(scaled, out=scaled).astype(np.int8)
     lifts, units, offsets = np.zeros(len(steps)), steps, np.zeros(len(steps))
     products = _sums(source[:, :dims] * center[:dims]) if code == "b1" and frame.metric != "l2" else offsets
     if frame.metric == "l2":
@@ -78,8 +79,14 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
 
 
 def _sums(values: Array) -> Array:
-    """Sums of rows, in one order on every machine."""
-    return np.cumsum(values, axis=1)[:, -1]
+    """Sums of rows, in one order on every machine: halves are added until one value is left."""
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        folded = values[:, :half] + values[:, half : 2 * half]
+        if values.shape[1] % 2:
+            folded[:, 0] += values[:, -1]
+        values = folded
+    return values[:, 0]
 
 
 def _padded(codes: Array, bounds: Array) -> Array:
@@ -100,6 +107,6 @@ def _padded(codes: Array, bounds: Array) -> Array:
 
 def _digits(codes: Array, bounds: Array) -> Array:
     """The digits of codes in two's complement, each as words of the levels, (nq, D, W) uint64."""
-    wide = _padded(codes, bounds)
-    digits = wide[:, None, :] >> np.arange(DIGITS, dtype=np.int8)[:, None] & 1
-    return np.packbits(digits.astype(np.uint8), axis=2).view(">u8").astype(np.uint64)
+    wide = _padded(codes, bounds).view(np.uint8)
+    digits = wide[:, None, :] & (1 << np.arange(DIGITS, dtype=np.uint8))[:, None]
+    return np.packbits(digits, axis=2).view(">u8").astype(np.uint64)

@@ -73,7 +73,6 @@ class Run:
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
         ]
-        self.wide = task.queries.astype(np.float64)
 
     def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
         """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
@@ -175,12 +174,13 @@ class Run:
         heaps = Heaps(1, step.keep)
         rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
         metric, one = METRICS[self.task.metric], np.ones(1)
+        wide = self.task.queries[query : query + 1].astype(np.float64)
         for part, offset, first, last in self._by_part(found):
             segment = part.segment
             ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
             rows = (found.rows[first:last] - np.int32(offset))[None]
             rescore(
-                self.wide[query : query + 1], segment.rows, step.dims, metric, ids, base, EVERYTHING, one, one * 0,
+                wide, segment.rows, step.dims, metric, ids, base, EVERYTHING, one, one * 0,
                 np.full(1, -np.inf, np.float32), rows, np.full(rows.shape, np.inf, np.float32),
                 np.asarray([last - first]), heaps.scores, heaps.ids,
             )  # fmt: skip
