@@ -161,6 +161,7 @@ def test_measures_of_a_hand_made_ranking() -> None:
     recall, reciprocal_rank = measure.known_item(ids)
     assert recall == pytest.approx(2 / 4)
     assert reciprocal_rank == pytest.approx((1 + 1 / 3) / 4)
+    assert measure.known_item(ids, np.array([2, 0, 0, 0])) == pytest.approx((2 / 4, (1 / 2 + 1) / 4))
     assert measure.overlap(ids[:2], np.array([[2, 1, 0], [3, 4, 5]])) == pytest.approx(4 / 6)
 
 
@@ -304,7 +305,15 @@ def test_info_prints_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["demo", "--k", "0"], ["demo", "--dims", "48"], ["demo", " "], ["nonsense"], ["info", "--loud"]]
+    "args",
+    [
+        ["demo", "--k", "0"],
+        ["demo", "--dims", "48"],
+        ["demo", "--dims", "256", "--multi-vector"],
+        ["demo", " "],
+        ["nonsense"],
+        ["info", "--loud"],
+    ],
 )
 def test_errors_are_one_line_and_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -396,3 +405,136 @@ def test_demo_answers_from_the_compiled_objects(stdlib: Path, monkeypatch: pytes
     measured = runner.invoke(cli.commands(), ["demo"]).stdout
     assert "Exactness" in measured
     assert "float query, 256 bits" in measured
+
+
+def bags(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:
+    """Tokens of length 1."""
+    drawn = [rng.standard_normal((rng.integers(1, longest + 1), 256), np.float32) for _ in range(count)]
+    return [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in drawn]
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_bags_hold_the_tokens_of_each_text_in_order() -> None:
+    from nestvec.demo.embedder import Embedder
+
+    embedder = Embedder.installed()
+    texts = ["merge sorted inputs", "", "sorted"]
+    tokens, offsets = embedder.bags(texts)
+    assert offsets[0] == 0
+    assert offsets[-1] == len(tokens)
+    assert (np.diff(offsets) > 0).all()
+    assert np.linalg.norm(tokens, axis=1) == pytest.approx(1, abs=1e-6)
+    for text, first, last in zip(texts, offsets[:-1], offsets[1:], strict=True):
+        assert (embedder.bags([text])[0] == tokens[first:last]).all()
+    mean = embedder.embed(["sorted"])[0]
+    assert tokens[-1] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_numpy_and_the_index_rank_by_the_same_maxsim() -> None:
+    from nestvec.demo import bags as demo_bags
+    from nestvec.demo import measure
+
+    rng = np.random.default_rng(7)
+    documents, queries = bags(rng, 50, 9), bags(rng, 8, 5)
+    scores = demo_bags.float64_maxsim(queries, documents)
+    assert scores == pytest.approx(nv.maxsim(queries, documents), abs=1e-6)
+    full = measure.ranked(scores, measure.K)
+    assert (nv.maxsim_topk(queries, documents, measure.K)[1] == full).all()
+    assert (demo_bags.numpy_maxsim(queries, documents)(slice(2, 5)) == full[2:5]).all()
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_longer_shortlists_come_closer_to_exact_maxsim() -> None:
+    from nestvec.demo import bags as demo_bags
+    from nestvec.demo import measure
+
+    rng = np.random.default_rng(8)
+    documents = bags(rng, 400, 20)
+    answers = np.arange(0, 400, 20)
+    queries = [documents[row][:8] + rng.standard_normal((1, 256), np.float32) / 16 for row in answers]
+    index = demo_bags.bag_index(np.concatenate(documents), np.cumsum([0, *map(len, documents)]))
+    stored = index.reconstruct(range(400))
+    full = measure.ranked(demo_bags.float64_maxsim(queries, stored), measure.K)
+    methods = demo_bags.by_maxsim(index, queries, stored)
+    outcomes = {method.name: demo_bags.measure_singly(method, full, answers) for method in methods}
+    *estimates, exact, by_numpy = outcomes.values()
+    overlaps = [outcome.overlap for outcome in estimates]
+    assert sorted(overlaps) == overlaps
+    assert overlaps[0] < overlaps[-1] < 1
+    assert exact.overlap == by_numpy.overlap == 1
+    assert exact.recall == 1
+    tokens = np.mean([len(document) for document in documents])
+    assert [outcome.document_bytes for outcome in estimates] == [index.encoder.fde_dim / 8 + 2] * 4
+    assert (exact.document_bytes, by_numpy.document_bytes) == pytest.approx((tokens * 264, tokens * 1024))
+    assert all(outcome.single_ms > 0 for outcome in outcomes.values())
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_notes_on_bags_admit_what_did_not_go_well() -> None:
+    from nestvec.demo import bag_report
+    from nestvec.demo.bags import EXACT, MEANS, NUMPY, BagOutcome, Findings
+
+    fast, slow = BagOutcome(0.5, 0.4, 0.3, 1282, 1.0), BagOutcome(1.0, 0.5, 0.4, 22_000, 2.0)
+    good = {MEANS: fast, "encodings": fast, EXACT: slow, NUMPY: BagOutcome(1.0, 0.5, 0.4, 86_000, 50.0)}
+    bad = {MEANS: slow, "encodings": BagOutcome(0.5, 0.6, 0.3, 1282, 3.0), EXACT: fast, NUMPY: slow}
+    rest = (8.0, 80.0, 500.0, 10_240, 210_000_000, 4_000_000)
+    praised = bag_report.bag_notes(Findings(good, 900, 300, 300, 0.0, *rest))
+    blamed = bag_report.bag_notes(Findings(bad, 900, 300, 299, 2e-8, *rest))
+    assert "300 of 300 searches" in praised
+    assert "210 MB" in praised
+    assert not any(word in praised for word in ("differ by", "Slower", "faster", "more recall"))
+    assert "299 of 300 searches" in blamed
+    assert "at most 2.0e-08" in blamed
+    assert "0.500 against 0.400, in 200.0% of its time" in blamed
+    assert "Estimates with more recall" in blamed
+    assert "Slower than exact MaxSim, hence no use here: encodings." in blamed
+    assert "numpy's exact MaxSim is faster than: encodings." in blamed
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_table_of_bags_fits_80_columns() -> None:
+    from rich.console import Console
+
+    from nestvec.demo import bag_report
+    from nestvec.demo.bags import CANDIDATES, BagOutcome
+
+    names = [f"encodings, MaxSim of {candidates}" for candidates in CANDIDATES]
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(bag_report.bag_table(dict.fromkeys(names, BagOutcome(1.0, 0.999, 0.999, 888_888, 12_345.67))))
+    text = captured.get()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("12,345.67") == len(names)
+    assert all(name in text for name in names)
+
+
+@pytest.mark.usefixtures("demo_packages")
+def test_demo_ranks_compiled_objects_by_maxsim(stdlib: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nestvec.demo import bags as demo_bags
+
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(stdlib)})
+    monkeypatch.setattr(demo_bags, "QUERIES", 40)
+    runner = CliRunner()
+    args = ["demo", "--multi-vector"]
+    result = runner.invoke(cli.commands(), [*args, "greatest common divisor", "--k", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["documents"] == found["known_items"] > 100
+    assert found["equal_queries"] == found["queries"] or found["largest_gap"] < 1e-12
+    means, *estimates, exact, by_numpy = found["methods"].values()
+    assert exact["overlap"] > 0.999
+    assert by_numpy["overlap"] > 0.9
+    assert all(outcome["overlap"] < exact["overlap"] for outcome in (means, *estimates))
+    assert all(outcome["document_bytes"] < exact["document_bytes"] for outcome in (means, *estimates))
+    assert means["recall"] > 0.5
+    assert len(found["answers"]) == 3
+    assert found["answers"][0]["name"] == "math.gcd"
+
+    text = runner.invoke(cli.commands(), [*args, "merge sorted inputs", "--no-table"]).stdout
+    assert "heap.merge" in text
+    assert "recall" not in text
+    measured = runner.invoke(cli.commands(), args).stdout
+    assert "of float64 MaxSim" in measured
+    assert "encodings, MaxSim of 100" in measured

@@ -80,13 +80,14 @@ def _demo_command() -> click.Command:
         "demo",
         callback=_demo,
         help="Search the docstrings of Python's standard library by meaning.\n\n"
-        "Prints what each nested depth costs and finds, then answers QUERY, "
-        "or prompts for queries on a terminal.",
+        "Prints what each nested depth costs and finds, or with --multi-vector what MaxSim of token vectors does, "
+        "then answers QUERY, or prompts for queries on a terminal.",
         params=[
             click.Argument(["query"], required=False),
             click.Option(["--k"], type=click.IntRange(min=1), default=5, show_default=True, help="Results per query."),
-            click.Option(["--dims"], type=levels, default="256", show_default=True, help="Leading dims to search."),
-            click.Option(["--table/--no-table"], default=True, help="Measure every depth first."),
+            click.Option(["--dims"], type=levels, help="Leading dims to search; default all."),
+            click.Option(["--multi-vector"], is_flag=True, help="Search bags of token vectors by MaxSim."),
+            click.Option(["--table/--no-table"], default=True, help="Measure first."),
             click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
         ],
     )
@@ -103,10 +104,11 @@ def _info(as_json: bool) -> None:
             print(f"{key}: {value}")
 
 
-def _demo(query: str | None, k: int, dims: str, table: bool, as_json: bool) -> None:
+def _demo(query: str | None, k: int, dims: str | None, multi_vector: bool, table: bool, as_json: bool) -> None:
     from . import demo
 
-    demo.run(query, k=k, dims=int(dims), table=table, as_json=as_json)
+    leading = int(dims) if dims else None
+    demo.run(query, k=k, dims=leading, multi_vector=multi_vector, table=table, as_json=as_json)
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Matryoshka text embeddings from the two data files in the `wordllama` package."""
+"""Token vectors of texts and their means, Matryoshka embeddings, from the two data files in the `wordllama` package."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from . import DemoError
+from .methods import Floats, Ids, unit
 
 _TABLE = "weights/l2_supercat_256.safetensors"
 # The folder's name differs between releases, which is why the package's own loader is not used.
@@ -19,7 +19,7 @@ _TOKENIZER = "tokenizer*/l2_supercat_tokenizer_config.json"
 
 
 class Embedder:
-    """Mean of a text's token vectors, 256-d; the leading 64 and 128 dims were trained as embeddings too.
+    """Token vectors of texts, 256-d, and their means; the leading 64 and 128 dims were trained as embeddings too.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Embedder:
         tokenizer = next(folder.glob(_TOKENIZER), None)
         if tokenizer is None or not (folder / _TABLE).is_file():
             raise DemoError(f"the package {folder.name} lacks {_TABLE} or {_TOKENIZER}")
-        self._table: npt.NDArray[np.float32] = load_file(folder / _TABLE)["embedding.weight"].astype(np.float32)
+        self._table: Floats = load_file(folder / _TABLE)["embedding.weight"].astype(np.float32)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -49,8 +49,8 @@ class Embedder:
             raise DemoError("wordllama is not installed")
         return cls(Path(spec.submodule_search_locations[0]))
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embed texts; rows are not normalised.
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Embed texts by the mean of their token vectors; rows are not normalised.
 
         Parameters
         ----------
@@ -67,11 +67,38 @@ class Embedder:
         >>> Embedder.installed().embed(["merge sorted lists"]).shape  # doctest: +SKIP
         (1, 256)
         """
+        rows, offsets = self._rows(texts)
+        sums = np.add.reduceat(self._table[rows], offsets[:-1], axis=0)
+        sums /= np.diff(offsets)[:, None]
+        return sums
+
+    def bags(self, texts: Sequence[str]) -> tuple[Floats, Ids]:
+        """Token vectors of texts, in their order, scaled to length 1.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            As for `embed`.
+
+        Returns
+        -------
+        tokens : (N, 256) float32
+        offsets : (n + 1,) int64
+            Text i has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
+
+        Examples
+        --------
+        >>> tokens, offsets = Embedder.installed().bags(["merge", "merge sorted lists"])  # doctest: +SKIP
+        >>> offsets.tolist()  # doctest: +SKIP
+        [0, 1, 4]
+        """
+        rows, offsets = self._rows(texts)
+        return unit(self._table[rows], np.float32), offsets
+
+    def _rows(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
+        """Rows of the table for the tokens of all texts, and where each text begins."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         tokens = [encoding.ids or [0] for encoding in encodings]
-        counts = np.array([len(ids) for ids in tokens])
+        offsets = np.cumsum([0, *map(len, tokens)])
         # Tokens added after training have no row of their own.
-        flat = np.minimum(np.concatenate(tokens), len(self._table) - 1)
-        sums = np.add.reduceat(self._table[flat], np.cumsum(counts) - counts, axis=0)
-        sums /= counts[:, None]
-        return sums
+        return np.minimum(np.concatenate(tokens), len(self._table) - 1), offsets

@@ -44,6 +44,11 @@ class Library:
     known: nv.NestedIndex
     seconds: dict[str, float]
 
+    @property
+    def known_items(self) -> int:
+        """Pairs of a sentence and its remainder."""
+        return len(self.remainders)
+
     def search(self, query: str, k: int, dims: int) -> list[tuple[float, Entry]]:
         """Return up to k (cosine, entry) for a typed query, best first."""
         scores, ids = self.labels.search(self.embedder.embed([query]), min(k, len(self.entries)), dims=dims)
@@ -52,7 +57,7 @@ class Library:
     def measure(self, console: Console) -> tuple[list[Depth], dict[str, Outcome]]:
         """Measure known-item search at every level, and ways to search by signs with exact search as the last."""
         # A refresh in the background would disturb the timings.
-        with _progress(console, auto_refresh=False) as progress:
+        with progress_on(console, auto_refresh=False) as progress:
             full = brute_force(self.sentences, self.remainders, K)
             depths = [
                 measure_depth(self.known, self.sentences, self.remainders, dims, full)
@@ -89,11 +94,8 @@ def build(stdlib: Path, console: Console) -> Library:
     >>> build(Path(sysconfig.get_paths()["stdlib"]), Console(stderr=True))  # doctest: +SKIP
     """
     clock = [time.perf_counter()]
-    with _progress(console) as progress:
-        entries = _collect(stdlib, progress)
-        items = known_items(entries)
-        if len(items) <= K:
-            raise DemoError(f"the standard library has only {len(items)} docstrings to search here")
+    with progress_on(console) as progress:
+        entries, items = collect(stdlib, progress)
         clock.append(time.perf_counter())
         embedder = Embedder.installed()
         labels, sentences, remainders = _embed(
@@ -106,21 +108,48 @@ def build(stdlib: Path, console: Console) -> Library:
             progress,
         )
         clock.append(time.perf_counter())
-        answers, known = (_index(rows) for rows in progress.track([labels, remainders], description="index"))
+        answers, known = (cosine_index(rows) for rows in progress.track([labels, remainders], description="index"))
         clock.append(time.perf_counter())
     seconds = dict(zip(("collect", "embed", "index"), np.diff(clock).tolist(), strict=True))
     return Library(entries, embedder, answers, sentences, remainders, known, seconds)
 
 
-def _progress(console: Console, auto_refresh: bool = True) -> Progress:
+def progress_on(console: Console, auto_refresh: bool = True) -> Progress:
+    """Bars that vanish when done, on a terminal only."""
     return Progress(console=console, transient=True, auto_refresh=auto_refresh, disable=not console.is_terminal)
 
 
-def _collect(stdlib: Path, progress: Progress) -> list[Entry]:
+def collect(stdlib: Path, progress: Progress) -> tuple[list[Entry], list[Entry]]:
+    """Collect the docstrings under a library folder, and the known items among them.
+
+    Parameters
+    ----------
+    stdlib : Path
+        Folder of the standard library.
+    progress : rich.progress.Progress
+
+    Returns
+    -------
+    entries, items : list of Entry
+
+    Raises
+    ------
+    DemoError
+        When there are too few docstrings to search.
+
+    Examples
+    --------
+    >>> collect(Path("no/such/folder"), Progress(disable=True))[0][0].name  # doctest: +SKIP
+    'builtins.abs'
+    """
     docstrings: list[tuple[str, str]] = []
     for path in progress.track(python_files(stdlib), description="collect"):
         docstrings.extend(parsed_docstrings(path, stdlib))
-    return unique_entries([*docstrings, *compiled_docstrings()])
+    entries = unique_entries([*docstrings, *compiled_docstrings()])
+    items = known_items(entries)
+    if len(items) <= K:
+        raise DemoError(f"the standard library has only {len(items)} docstrings to search here")
+    return entries, items
 
 
 def _embed(embedder: Embedder, columns: Sequence[list[str]], progress: Progress) -> list[Floats]:
@@ -135,7 +164,8 @@ def _embed(embedder: Embedder, columns: Sequence[list[str]], progress: Progress)
     return embedded
 
 
-def _index(rows: Floats) -> nv.NestedIndex:
+def cosine_index(rows: Floats) -> nv.NestedIndex:
+    """Index rows for searches at every level."""
     index = nv.NestedIndex(rows.shape[1], levels=LEVELS, metric="cosine")
     index.add(rows)
     return index

@@ -8,6 +8,7 @@ from statistics import median
 
 import ir_measures
 import numpy as np
+import numpy.typing as npt
 from ir_measures import RR, Qrel, R, ScoredDoc
 from threadpoolctl import threadpool_limits
 
@@ -21,12 +22,18 @@ _REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The measurements of one way to search; bytes and microseconds are per query, on one thread."""
+class Quality:
+    """What one way to search finds, from 0 to 1."""
 
     overlap: float
     recall: float
     reciprocal_rank: float
+
+
+@dataclass(frozen=True)
+class Outcome(Quality):
+    """The measurements of one way to search; bytes and microseconds are per query, on one thread."""
+
     row_bytes: float
     read_bytes: float
     single_us: float
@@ -146,13 +153,34 @@ def brute_force(queries: Floats, rows: Floats, k: int) -> Ids:
     [[0, 1]]
     """
     unit_queries, unit_rows = unit(queries, np.float64), unit(rows, np.float64)
-    ids = np.empty((len(queries), k), np.int64)
-    for start in range(0, len(queries), _BLOCK):
-        scores = unit_queries[start : start + _BLOCK] @ unit_rows.T
-        kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
-        for offset, (line, threshold) in enumerate(zip(scores, kth, strict=True)):
-            candidates = np.flatnonzero(line >= threshold)
-            ids[start + offset] = candidates[np.argsort(-line[candidates], kind="stable")[:k]]
+    blocks = (unit_queries[start : start + _BLOCK] for start in range(0, len(queries), _BLOCK))
+    return np.concatenate([ranked(block @ unit_rows.T, k) for block in blocks])
+
+
+def ranked(scores: npt.NDArray[np.float64], k: int) -> Ids:
+    """Rank the columns of each line, equal scores by smaller column.
+
+    Parameters
+    ----------
+    scores : (nq, n) float64
+    k : int
+        At most n.
+
+    Returns
+    -------
+    (nq, k) int64
+        Best first.
+
+    Examples
+    --------
+    >>> ranked(np.array([[1.0, 3.0, 3.0]]), 2).tolist()
+    [[1, 2]]
+    """
+    ids = np.empty((len(scores), k), np.int64)
+    kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+    for number, (line, threshold) in enumerate(zip(scores, kth, strict=True)):
+        candidates = np.flatnonzero(line >= threshold)
+        ids[number] = candidates[np.argsort(-line[candidates], kind="stable")[:k]]
     return ids
 
 
@@ -176,13 +204,15 @@ def overlap(ids: Ids, reference: Ids) -> float:
     return float((ids[:, :, None] == reference[:, None, :]).any(axis=1).mean())
 
 
-def known_item(ids: Ids) -> tuple[float, float]:
-    """Score a ranking in which row i is the one relevant answer to query i.
+def known_item(ids: Ids, answers: Ids | None = None) -> tuple[float, float]:
+    """Score a ranking of queries that have one relevant answer each.
 
     Parameters
     ----------
     ids : (nq, K) int64
         Best first; -1 stands for no answer.
+    answers : (nq,) int64, optional
+        The relevant row of each query; default: row i of query i.
 
     Returns
     -------
@@ -194,7 +224,8 @@ def known_item(ids: Ids) -> tuple[float, float]:
     >>> known_item(np.array([[0, 1], [0, 1]]))
     (1.0, 0.75)
     """
-    relevant = [Qrel(str(query), str(query), 1) for query in range(len(ids))]
+    numbers = range(len(ids)) if answers is None else answers.tolist()
+    relevant = [Qrel(str(query), str(row), 1) for query, row in enumerate(numbers)]
     run = [
         ScoredDoc(str(query), str(row), -float(rank))
         for query, line in enumerate(ids.tolist())
@@ -215,7 +246,27 @@ def _largest_gap(queries: Floats, rows: Floats, found: Ids, exact: Ids) -> float
 
 
 def _numpy_search(queries: Floats, rows: Floats, k: int) -> Ids:
-    scores = queries @ rows.T
+    return largest(queries @ rows.T, k)
+
+
+def largest(scores: Floats, k: int) -> Ids:
+    """Columns of the k largest scores of each line, best first, as numpy finds them fastest.
+
+    Parameters
+    ----------
+    scores : (nq, n) float32
+    k : int
+        At most n.
+
+    Returns
+    -------
+    (nq, k) int64
+
+    Examples
+    --------
+    >>> largest(np.array([[1, 3, 2]], np.float32), 2).tolist()
+    [[1, 2]]
+    """
     best = np.argpartition(scores, -k, axis=1)[:, -k:]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
     return np.take_along_axis(best, order, axis=1)

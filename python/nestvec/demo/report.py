@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from textwrap import shorten
+from typing import Protocol
 
 from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
 from .corpus import Entry
-from .library import Library
-from .measure import Depth, Outcome
+from .measure import Depth, Outcome, Quality
 from .methods import K
 
 _NOTES = """\
@@ -31,15 +30,26 @@ row, and is worth what it finds more, but both are estimates of the order by cos
 cosines of the rows on a shortlist and loses only what the estimates left off it, so that nothing but exact search, \
 the last line of either table, is sure of all {k}."""
 _UNITS = "microseconds per query, one thread"
-_QUALITY = (f"overlap\n@{K}", f"recall\n@{K}", f"MRR\n@{K}")
+QUALITY = (f"overlap\n@{K}", f"recall\n@{K}", f"MRR\n@{K}")
 
 
-def summary(library: Library) -> str:
+class Docstrings(Protocol):
+    """What a report says of a library, however it is searched."""
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+    @property
+    def known_items(self) -> int: ...
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+
+
+def summary(library: Docstrings) -> str:
     """Say how much was indexed and how long it took.
 
     Parameters
     ----------
-    library : Library
+    library : Docstrings
 
     Returns
     -------
@@ -51,7 +61,7 @@ def summary(library: Library) -> str:
     >>> summary(library)  # doctest: +SKIP
     """
     times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in library.seconds.items())
-    return f"{len(library.entries):,} documented objects, {len(library.remainders):,} known items: {times}."
+    return f"{len(library.entries):,} documented objects, {library.known_items:,} known items: {times}."
 
 
 def depth_table(depths: Sequence[Depth]) -> Table:
@@ -71,14 +81,14 @@ def depth_table(depths: Sequence[Depth]) -> Table:
     >>> depth_table([]).row_count
     0
     """
-    table = _table(
+    table = empty_table(
         f"Exact search at every depth: {_UNITS}",
-        ("dims", *_QUALITY, "KB\nread", "nestvec\n1 query", "numpy\n1 query", "nestvec\nbatch", "numpy\nbatch"),
+        ("dims", *QUALITY, "KB\nread", "nestvec\n1 query", "numpy\n1 query", "nestvec\nbatch", "numpy\nbatch"),
     )
     for depth in depths:
         table.add_row(
             str(depth.dims),
-            *_quality(depth.nestvec),
+            *shares(depth.nestvec),
             f"{depth.nestvec.read_bytes / 1000:,.0f}",
             f"{depth.nestvec.single_us:,.0f}",
             f"{depth.numpy_single_us:,.0f}",
@@ -105,9 +115,9 @@ def method_table(methods: Mapping[str, Outcome]) -> Table:
     >>> method_table({"exact": Outcome(1, 1, 1, 64, 64_000, 10, 1)}).row_count
     1
     """
-    table = _table(
+    table = empty_table(
         f"Search by sign bits: {_UNITS}",
-        ("", "bytes\na row", "KB\nread", *_QUALITY, "1 query", "batch"),
+        ("", "bytes\na row", "KB\nread", *QUALITY, "1 query", "batch"),
     )
     table.columns[0].justify = "left"
     for name, outcome in methods.items():
@@ -115,23 +125,24 @@ def method_table(methods: Mapping[str, Outcome]) -> Table:
             name,
             f"{outcome.row_bytes:,.0f}",
             f"{outcome.read_bytes / 1000:,.0f}",
-            *_quality(outcome),
+            *shares(outcome),
             f"{outcome.single_us:,.0f}",
             f"{outcome.batch_us:,.1f}",
         )
     return table
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    """An empty table with two spaces between columns, so that nine of them fit 80 columns."""
+def empty_table(title: str, headings: Sequence[str]) -> Table:
+    """Headings with two spaces between them, so that nine fit 80 columns, and no line yet."""
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="right")
     return table
 
 
-def _quality(outcome: Outcome) -> list[str]:
-    return [f"{share:.3f}" for share in (outcome.overlap, outcome.recall, outcome.reciprocal_rank)]
+def shares(found: Quality) -> list[str]:
+    """Cells under `QUALITY`."""
+    return [f"{share:.3f}" for share in (found.overlap, found.recall, found.reciprocal_rank)]
 
 
 def notes(depths: Sequence[Depth]) -> str:
@@ -206,7 +217,7 @@ def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:
     Parameters
     ----------
     answers : sequence of (float, Entry)
-        Cosine and object, best first.
+        Score and object, best first.
 
     Returns
     -------
@@ -227,31 +238,30 @@ def answer_table(answers: Sequence[tuple[float, Entry]]) -> Table:
 
 
 def as_dict(
-    library: Library, depths: Sequence[Depth], methods: Mapping[str, Outcome], answers: Sequence[tuple[float, Entry]]
+    library: Docstrings, found: Mapping[str, object], answers: Sequence[tuple[float, Entry]]
 ) -> dict[str, object]:
     """Gather everything shown in one JSON-ready object.
 
     Parameters
     ----------
-    library : Library
-    depths : sequence of Depth
-    methods : mapping of str to Outcome
+    library : Docstrings
+    found : mapping of str to object
+        Measurements, JSON-ready.
     answers : sequence of (float, Entry)
 
     Returns
     -------
     dict
-        `objects`, `known_items`, `seconds`, `depths`, `methods` and `answers`.
+        `objects`, `known_items`, `seconds`, the measurements and `answers`.
 
     Examples
     --------
-    >>> as_dict(library, [], {}, [])  # doctest: +SKIP
+    >>> as_dict(library, {}, [])  # doctest: +SKIP
     """
     return {
         "objects": len(library.entries),
-        "known_items": len(library.remainders),
+        "known_items": library.known_items,
         "seconds": library.seconds,
-        "depths": [asdict(depth) for depth in depths],
-        "methods": {name: asdict(outcome) for name, outcome in methods.items()},
+        **found,
         "answers": [{"score": score, "name": entry.name, "sentence": entry.sentence} for score, entry in answers],
     }
