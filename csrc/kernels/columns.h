@@ -36,12 +36,24 @@ inline void pack_columns(const double* columns, int64_t n, int64_t dims, float* 
       for (int64_t c = 0; c < kPanel; c++) packed[c] = first + c < n ? float(columns[(first + c) * dims + j]) : 0;
 }
 
+// Memory that will be read after a product, to be asked for meanwhile: so many bytes for each of its tokens.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t of_token = 0;
+
+  Ahead rest(int64_t tokens) const { return {at + tokens * of_token, of_token}; }
+};
+
 template <int T, int W>
-void products_of(const float* x, int64_t stride, const float* packed, int64_t dims, float* out, int64_t out_stride) {
+void products_of(const float* x, int64_t stride, const float* packed, int64_t dims, const Ahead& ahead, float* out,
+                 int64_t out_stride) {
   F32N acc[T][W * kParts];
   for (int t = 0; t < T; t++)
     for (int v = 0; v < W * kParts; v++) acc[t][v] = F32N{};
-  for (int64_t j = 0; j < dims; j++, packed += kPanel) {
+  const char* next = ahead.at;
+  int64_t step = ahead.of_token * T / dims;  // evenly: a burst would wait for itself
+  for (int64_t j = 0; j < dims; j++, packed += kPanel, next += step) {
+    __builtin_prefetch(next);
     F32N columns[W * kParts];
     for (int w = 0; w < W; w++)
       for (int p = 0; p < kParts; p++) columns[w * kParts + p] = load<F32N>(packed + w * dims * kPanel + p * kF32);
@@ -55,24 +67,11 @@ void products_of(const float* x, int64_t stride, const float* packed, int64_t di
 }
 
 template <int T, int W>
-void products_of(int64_t tokens, const float* x, int64_t stride, const float* packed, int64_t dims, float* out,
-                 int64_t out_stride) {
-  if (tokens == T) return products_of<T, W>(x, stride, packed, dims, out, out_stride);
-  if constexpr (T > 1) products_of<T - 1, W>(tokens, x, stride, packed, dims, out, out_stride);
+void products_of(int64_t tokens, const float* x, int64_t stride, const float* packed, int64_t dims, const Ahead& ahead,
+                 float* out, int64_t out_stride) {
+  if (tokens == T) return products_of<T, W>(x, stride, packed, dims, ahead, out, out_stride);
+  if constexpr (T > 1) products_of<T - 1, W>(tokens, x, stride, packed, dims, ahead, out, out_stride);
 }
-
-// Memory that will be read after a product, to be asked for meanwhile: so many bytes for each of its tokens.
-struct Ahead {
-  const char* at = nullptr;
-  int64_t bytes = 0, of_token = 0;
-
-  Ahead rest(int64_t tokens) const { return {at + tokens * of_token, bytes - tokens * of_token, of_token}; }
-
-  void prefetch(int64_t first, int64_t last) const {
-    int64_t end = last * of_token < bytes ? last * of_token : bytes;
-    for (int64_t byte = first * of_token; byte < end; byte += 64) __builtin_prefetch(at + byte);
-  }
-};
 
 // out[t, c] ~ <x[t], column c> for n tokens and whole panels of columns.
 inline void products(const float* x, int64_t stride, int64_t n, const float* packed, int64_t panels, int64_t dims,
@@ -80,15 +79,15 @@ inline void products(const float* x, int64_t stride, int64_t n, const float* pac
   // token blocks of about one size: a short one would wait for its own sums
   for (int64_t t = 0, blocks = (n + kTokens - 1) / kTokens, some; blocks > 0; t += some, blocks--) {
     some = (n - t + blocks - 1) / blocks;
-    ahead.prefetch(t, t + some);
-    for (int64_t panel = 0; panel < panels;) {
+    Ahead next = ahead.rest(t);
+    for (int64_t panel = 0; panel < panels; next = {}) {
       const float* from = packed + panel * dims * kPanel;
       float* to = out + t * out_stride + panel * kPanel;
       if (kPanels == 2 && panel + 2 <= panels) {
-        products_of<kTokens, kPanels>(some, x + t * stride, stride, from, dims, to, out_stride);
+        products_of<kTokens, kPanels>(some, x + t * stride, stride, from, dims, next, to, out_stride);
         panel += 2;
       } else {
-        products_of<kTokens, 1>(some, x + t * stride, stride, from, dims, to, out_stride);
+        products_of<kTokens, 1>(some, x + t * stride, stride, from, dims, next, to, out_stride);
         panel++;
       }
     }

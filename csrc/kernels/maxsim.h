@@ -4,6 +4,7 @@
 #pragma once
 #include "columns.h"
 #include "exact.h"
+#include "pack.h"
 
 namespace nestvec {
 namespace {
@@ -129,9 +130,8 @@ void raise_maxima(const BagQueries& q, const Documents& bags, int64_t first, int
 
 template <class Type>
 inline Ahead reading(const Documents& bags, int64_t doc) {
-  int64_t first = bags.offsets[doc], row = bags.stride * int64_t(sizeof(typename Type::Element));
-  int64_t tokens = row > 0 ? bags.offsets[doc + 1] - first : 0;
-  return {static_cast<const char*>(bags.tokens) + first * row, tokens * row, row};
+  int64_t row = bags.stride * int64_t(sizeof(typename Type::Element));
+  return {static_cast<const char*>(bags.tokens) + bags.offsets[doc] * row, row};
 }
 
 // False if the document holds NaN or Inf.
