@@ -37,14 +37,17 @@ Fde fde_of(const Bags& bags, int64_t repetitions, const Array<int32_t>& ams, con
         int64_t(1) << k,
         0,
         0,
-        false,
+        0,
+        0,
         false};
   need(out.ndim() == 2 && out.shape(0) == bags.n, "one row of out for each bag");
   e.size = out.shape(1);
   int64_t values = e.final ? final.size() : e.size, blocks = repetitions * e.parts;
   e.width = values / blocks;
   need(e.width >= 1 && values == blocks * e.width, "whole blocks for every partition of every repetition");
-  need(e.ams ? ams.size() == repetitions * bags.dims : e.width == bags.dims, "blocks must be as wide as tokens");
+  if (!e.ams && e.width != bags.dims) e.step = e.width;
+  need(e.ams ? ams.size() == repetitions * bags.dims : e.step == 0 || repetitions * e.width <= bags.dims,
+       "blocks must be as wide as tokens, or as their parts for each repetition");
   check_entries(ams, e.width);
   check_entries(final, e.size);
   return e;
@@ -76,11 +79,11 @@ void bind_fde(py::module_& m, const Kernels& k) {
   m.def(
       "encode_bags",
       [&k](const Array<float>& x, const Array<int64_t>& offsets, const Array<uint32_t>& partitions,
-           const Array<int32_t>& ams, const Array<int32_t>& final, int64_t bits, bool average, bool fill,
+           const Array<int32_t>& ams, const Array<int32_t>& final, int64_t bits, int mode, bool fill,
            Array<float>& scratch, Array<float>& out) {
         Bags bags = bags_of(x, offsets, partitions, bits, fill);
         Fde e = fde_of(bags, partitions.shape(1), ams, final, bits, out);
-        e.average = average, e.fill = fill;
+        e.mode = mode, e.fill = fill;
         need(scratch.size() >= scratch_size(e, bags.dims) && reinterpret_cast<uintptr_t>(scratch.data()) % 8 == 0,
              "scratch is too small, or not aligned");
         float *some = output(scratch), *to = output(out);
@@ -88,12 +91,61 @@ void bind_fde(py::module_& m, const Kernels& k) {
         k.encode_bags(bags, e, some, to);
       },
       py::arg("x").noconvert(), py::arg("offsets").noconvert(), py::arg("partitions").noconvert(),
-      py::arg("ams").noconvert(), py::arg("final").noconvert(), py::arg("k"), py::arg("average"), py::arg("fill"),
+      py::arg("ams").noconvert(), py::arg("final").noconvert(), py::arg("k"), py::arg("mode"), py::arg("fill"),
+      py::arg("scratch").noconvert(), py::arg("out").noconvert());
+}
+
+Bags projected_bags(const Array<float>& x, const Array<float>& projected, const Array<int64_t>& offsets, int64_t wide) {
+  need(x.ndim() == 2 && projected.ndim() == 2 && projected.shape(0) == x.shape(0) && offsets.size() >= 1,
+       "one row of projections for each token");
+  const int64_t* at = offsets.data();
+  int64_t n = offsets.size() - 1;
+  need(at[0] >= 0 && at[n] <= x.shape(0), "offsets must stay within the tokens");
+  for (int64_t i = 0; i < n; i++) need(at[i] <= at[i + 1], "offsets must not descend");
+  return {x.data(), wide, at, n, nullptr};
+}
+
+void bind_fitted(py::module_& m, const Kernels& k) {
+  m.def(
+      "project_tokens",
+      [&k](const Array<float>& x, const Array<float>& panels, Array<float>& out) {
+        need(x.ndim() == 2 && panels.ndim() == 3 && out.ndim() == 2, "tokens, panels of columns, and products");
+        need(panels.shape(1) == x.shape(1) && panels.shape(2) == 16 && out.shape(0) == x.shape(0) &&
+                 out.shape(1) == 16 * panels.shape(0),
+             "panels must be as long as tokens, and products have a value for each column");
+        float* to = output(out);
+        py::gil_scoped_release release;
+        k.project_tokens(x.data(), x.shape(0), x.shape(1), panels.data(), panels.shape(0), to);
+      },
+      py::arg("x").noconvert(), py::arg("panels").noconvert(), py::arg("out").noconvert());
+  m.def(
+      "encode_probes",
+      [&k](const Array<float>& x, const Array<float>& projected, const Array<int64_t>& offsets,
+           const Array<float>& shift, const Array<int32_t>& final, int64_t repetitions, int64_t bits,
+           Array<float>& scratch, Array<float>& out) {
+        Bags bags = projected_bags(x, projected, offsets, shift.size());
+        need(repetitions >= 1 && repetitions <= INT32_MAX && bits >= 0 && bits <= 30, "k from 0 to 30");
+        Fde e = fde_of(bags, repetitions, Array<int32_t>(), final, bits, out);
+        need(repetitions * e.width <= shift.size() && shift.size() + repetitions * bits <= projected.shape(1),
+             "values and products with planes for each repetition");
+        need(!e.final || scratch.size() >= final.size(), "scratch is too small");
+        float *some = output(scratch), *to = output(out);
+        ProbeQueries q{x.data(),     x.shape(1),   projected.data(), projected.shape(1),
+                       shift.size(), bags.offsets, bags.n,           shift.data(),
+                       bits};
+        py::gil_scoped_release release;
+        k.encode_probes(q, e, some, to);
+      },
+      py::arg("x").noconvert(), py::arg("projected").noconvert(), py::arg("offsets").noconvert(),
+      py::arg("shift").noconvert(), py::arg("final").noconvert(), py::arg("repetitions"), py::arg("k"),
       py::arg("scratch").noconvert(), py::arg("out").noconvert());
 }
 
 }  // namespace
 
-void bind_tokens(py::module_& m, const Kernels& k) { bind_fde(m, k); }
+void bind_tokens(py::module_& m, const Kernels& k) {
+  bind_fde(m, k);
+  bind_fitted(m, k);
+}
 
 }  // namespace nestvec

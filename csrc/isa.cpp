@@ -8,6 +8,7 @@
 #include "kernels/estimate.h"
 #include "kernels/exact.h"
 #include "kernels/fde.h"
+#include "kernels/fitted.h"
 #include "kernels/maxsim.h"
 #include "kernels/pack.h"
 #include "kernels/scan.h"
@@ -44,6 +45,8 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .keep_best = keep_best,
     .simhash = simhash,
     .encode_bags = encode_bags,
+    .project_tokens = project_tokens,
+    .encode_probes = encode_probes,
     .scores_f32 = scores<F32Rows>,
     .scores_f16 = scores<F16Rows>,
     .scores_bf16 = scores<BF16Rows>,

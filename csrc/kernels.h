@@ -149,7 +149,21 @@ struct Bags {
 struct Fde {
   const int32_t *ams, *final;  // null: no sketch
   int64_t repetitions, parts, width, size;
-  bool average, fill;
+  int64_t step;  // from the values of a token for one repetition to those for the next
+  int mode;      // what blocks are divided by
+  bool fill;
+};
+
+// Query tokens and their projections: python/nestvec/kernels/fitted.py.
+struct ProbeQueries {
+  const float* x;
+  int64_t dims;
+  const float* projected;
+  int64_t stride, wide;  // floats from token to token, and those before products with planes
+  const int64_t* offsets;
+  int64_t n;
+  const float* shift;
+  int64_t k;
 };
 
 using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
@@ -193,6 +207,8 @@ struct Kernels {
   void (&simhash)(const float* x, int64_t n, int64_t d, const double* gaussians, const float* panels, double reach,
                   int64_t repetitions, int64_t k, uint32_t* partitions);
   void (&encode_bags)(const Bags&, const Fde&, float* scratch, float* out);
+  void (&project_tokens)(const float* x, int64_t n, int64_t dims, const float* panels, int64_t count, float* out);
+  void (&encode_probes)(const ProbeQueries&, const Fde&, float* scratch, float* out);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;

@@ -211,6 +211,14 @@ inline void nearest_tokens(const uint32_t* partitions, int64_t n, const Fde& e, 
       }
 }
 
+enum Mode { kSum, kMean, kShrunk };
+
+// n or n^0.75, by operations that round correctly everywhere.
+inline float divisor_of(int32_t n, int mode) {
+  double root = __builtin_sqrt(double(n));
+  return mode == kMean ? float(n) : float(root * __builtin_sqrt(root));
+}
+
 // Means, and what blocks without tokens hold.
 inline void finish(const float* x, int64_t n, int64_t d, const uint32_t* partitions, const Fde& e, const FdeScratch& s,
                    int64_t r, float* blocks) {
@@ -218,13 +226,13 @@ inline void finish(const float* x, int64_t n, int64_t d, const uint32_t* partiti
   if (e.fill) nearest_tokens(partitions + r, n, e, s.keys);
   for (int64_t p = 0; p < e.parts; p++) {
     float* block = blocks + (r * e.parts + p) * e.width;
-    if (counts[p] > 1 && e.average) {
-      float count = float(counts[p]);
-      for (int64_t c = 0; c < e.width; c++) block[c] /= count;
+    if (counts[p] > 1 && e.mode != kSum) {
+      float divisor = divisor_of(counts[p], e.mode);
+      for (int64_t c = 0; c < e.width; c++) block[c] /= divisor;
     } else if (counts[p] == 0 && e.fill) {
       int64_t t = int64_t(s.keys[p ^ (p >> 1)] & 0xFFFFFFFF);
       const float* head = s.heads + (r * e.parts + partitions[t * e.repetitions + r]) * e.width;
-      add_row(e.ams ? head : x + t * d, e.width, true, block);
+      add_row(e.ams ? head : x + t * d + r * e.step, e.width, true, block);
     } else if (counts[p] == 0 && !e.final) {
       memset(block, 0, e.width * sizeof *block);
     }
@@ -235,7 +243,7 @@ inline void finish(const float* x, int64_t n, int64_t d, const uint32_t* partiti
 inline void sketch(const float* blocks, const Fde& e, const int32_t* counts, float* out) {
   memset(out, 0, e.size * sizeof *out);
   for (int64_t block = 0; block < e.repetitions * e.parts; block++) {
-    if (counts[block] == 0 && !e.fill) continue;
+    if (counts && counts[block] == 0 && !e.fill) continue;
     for (int64_t i = block * e.width; i < (block + 1) * e.width; i++)
       out[e.final[i] & INT32_MAX] += float_of(bits_of(blocks[i]) ^ (uint32_t(e.final[i]) & 0x80000000));
   }
@@ -244,7 +252,8 @@ inline void sketch(const float* blocks, const Fde& e, const int32_t* counts, flo
 inline void add_tokens(const float* x, int64_t n, int64_t d, const uint32_t* partitions, const Fde& e,
                        const FdeScratch& s, float* blocks) {
   for (int64_t r = 0; r < e.repetitions && !e.ams; r++)
-    add_rows(x, d, n, d, partitions + r, e.repetitions, s.counts + r * e.parts, blocks + r * e.parts * d);
+    add_rows(x + r * e.step, d, n, e.width, partitions + r, e.repetitions, s.counts + r * e.parts,
+             blocks + r * e.parts * e.width);
   for (int64_t t = 0, some; t < n && e.ams; t += some) {
     some = n - t < kLanes ? n - t : kLanes;
     auto add = some > kTile ? add_sketches<kLanes> : add_sketches<kTile>;

@@ -234,8 +234,21 @@ class Kernels(Protocol):
         ams: _I32,
         final: _I32,
         k: int,
-        average: bool,
+        mode: int,
         fill: bool,
+        scratch: _F32,
+        out: _F32,
+    ) -> None: ...
+    def project_tokens(self, x: _F32, panels: _F32, out: _F32) -> None: ...
+    def encode_probes(
+        self,
+        x: _F32,
+        projected: _F32,
+        offsets: _I64,
+        shift: _F32,
+        final: _I32,
+        repetitions: int,
+        k: int,
         scratch: _F32,
         out: _F32,
     ) -> None: ...

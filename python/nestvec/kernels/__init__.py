@@ -32,6 +32,7 @@ from .exact import (
     topk_f32,
 )
 from .fde import encode_bags, simhash
+from .fitted import encode_probes, project_tokens
 from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
 from .pack import pack_queries, pack_rows
 from .scan import scan
@@ -64,6 +65,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "keep_best": keep_best,
     "simhash": simhash,
     "encode_bags": encode_bags,
+    "project_tokens": project_tokens,
+    "encode_probes": encode_probes,
     "scores_f32": scores_f32,
     "scores_f16": scores_f16,
     "scores_bf16": scores_bf16,

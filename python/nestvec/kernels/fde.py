@@ -10,12 +10,15 @@ operation, in the order of tokens, then of coordinates. Sums start at +0.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .exact import dot
 from .lanes import LANES, njit
+
+SUM, MEAN, SHRUNK = 0, 1, 2  # modes: what a block with n tokens is divided by: 1, n, n^0.75
 
 _INDEX = np.int32(2**31 - 1)
 _FAR = np.int64(2**62)
@@ -55,7 +58,7 @@ def encode_bags(
     ams: Any,
     final: Any,
     k: int,
-    average: bool,
+    mode: int,
     fill: bool,
     scratch: Any,
     out: Any,
@@ -65,6 +68,8 @@ def encode_bags(
     Parameters
     ----------
     x : (N, d) float32
+        Where d is the width of a block, or there is a sketch, every repetition adds the same values; else d is at least
+        R times as much, and repetition r adds those from r times the width on.
     offsets : (n + 1,) int64
         Bag i holds tokens ``offsets[i]`` to ``offsets[i + 1]``, within N.
     partitions : (N, R) uint32
@@ -73,8 +78,8 @@ def encode_bags(
         Sketch of tokens in each repetition; none: tokens are added as they are.
     final : (R B width,) or (0,) int32
         Sketch of the whole encoding, into as many values as `out` has; none: it stays as it is.
-    average : bool
-        Divide each block by the number of its tokens.
+    mode : int
+        `SUM`, `MEAN` or `SHRUNK`.
     fill : bool
         A block without tokens gets the token whose sign bits differ least from those of its partition, the first one
         if there are several. The bag must not be empty.
@@ -84,7 +89,8 @@ def encode_bags(
         Written wholly.
     """
     repetitions, parts = partitions.shape[1], 1 << k
-    width = x.shape[1] if ams.shape[0] == 0 else (final.shape[0] or out.shape[1]) // (repetitions * parts)
+    width = (final.shape[0] or out.shape[1]) // (repetitions * parts)
+    step = 0 if ams.shape[0] > 0 or x.shape[1] == width else width
     blocks = np.empty((repetitions, parts, width), np.float32)
     counts = np.empty((repetitions, parts), np.int32)
     projected = np.empty(width, np.float32)
@@ -103,10 +109,10 @@ def encode_bags(
                         block[c] += projected[c]
                 else:
                     for c in range(width):
-                        block[c] += x[t, c]
+                        block[c] += x[t, r * step + c]
                 counts[r, partitions[t, r]] += 1
-        if average:
-            divide(blocks, counts)
+        if mode != SUM:
+            divide(blocks, counts, mode)
         if fill:
             for r in range(repetitions):
                 nearest_tokens(partitions, begin, end, r, k, nearest)
@@ -117,7 +123,7 @@ def encode_bags(
                             add_sketch(token, ams[r], blocks[r, p])
                         else:
                             for c in range(width):
-                                blocks[r, p, c] += token[c]
+                                blocks[r, p, c] += token[r * step + c]
         row = out[bag]
         if final.shape[0] > 0:
             row[:] = 0
@@ -135,13 +141,15 @@ def add_sketch(values: Any, entries: Any, target: Any) -> None:
 
 
 @njit
-def divide(blocks: Any, counts: Any) -> None:
-    """Sums to means, where there are tokens."""
+def divide(blocks: Any, counts: Any, mode: int) -> None:
+    """Divides the sums of several tokens; the power is of square roots, which round correctly everywhere."""
     for r in range(counts.shape[0]):
         for p in range(counts.shape[1]):
             if counts[r, p] > 1:
+                root = math.sqrt(counts[r, p])
+                divisor = np.float32(counts[r, p] if mode == MEAN else root * math.sqrt(root))
                 for c in range(blocks.shape[2]):
-                    blocks[r, p, c] /= np.float32(counts[r, p])
+                    blocks[r, p, c] /= divisor
 
 
 @njit
