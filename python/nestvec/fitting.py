@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, draws
-from .kernels.fitted import PANEL
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
 
+PANEL = 16  # columns side by side
 SAMPLE = 200_000  # tokens that are looked at
 FLOOR = 1e-6  # of variances, relative to the largest
 CONSTANT = 1e-14  # variance of tokens that differ by their rounding only, relative to their square
@@ -47,6 +47,9 @@ class Fit:
             kept = arrays.to_float32(rows, f.name).reshape(given.shape).copy()
             kept.flags.writeable = False
             object.__setattr__(self, f.name, kept)
+
+    def __reduce__(self) -> Any:
+        return Fit, (self.mean, self.planes, self.projection)
 
     @cached_property
     def digest(self) -> str:
@@ -83,14 +86,16 @@ def fit_tokens(tokens: Array, repetitions: int, k: int, width: int, seed: int) -
     """
     if len(tokens) < 2:
         raise ValueError(f"a fit needs at least 2 tokens of documents, got {len(tokens)}")
-    some = arrays.to_float32(tokens[:: -(-len(tokens) // SAMPLE)], "tokens").astype(np.float64)
+    step = -(-len(tokens) // SAMPLE)
+    name = "tokens" if step == 1 else f"tokens[::{step}]"
+    some = arrays.to_float32(tokens[::step], name).astype(np.float64)
     mean = some.mean(axis=0)
     some -= mean
     variances, axes = spread(some.T @ some / len(some), mean)
     planes = np.empty((repetitions, k, len(mean)))
     for r in range(repetitions):
-        planes[r] = draws.gaussians(seed + r, planes[r].size).reshape(k, -1)
-    planes = half_whitened(planes.reshape(repetitions * k, -1), variances, axes)
+        planes[r] = draws.gaussians(seed + r, planes[r].size).reshape(k, len(mean))
+    planes = half_whitened(planes.reshape(repetitions * k, len(mean)), variances, axes)
     with np.errstate(over="ignore"):
         fitted = [a.astype(np.float32) for a in (mean, planes, slices(len(mean), repetitions, width, seed))]
     if not all(np.isfinite(a).all() for a in fitted):
@@ -137,9 +142,10 @@ class FitTables(NamedTuple):
     @classmethod
     def of(cls, fit: Fit, repetitions: int) -> FitTables:
         """Panels, and the projection of the mean by the backend in use."""
-        planes = fit.planes.reshape(repetitions, -1, len(fit.mean)).transpose(2, 1, 0)
-        values, planes = packed(fit.projection), packed(planes.reshape(len(fit.mean), -1))
-        panels = aligned((len(values) + len(planes), len(fit.mean), PANEL), np.float32)
+        d, k = len(fit.mean), len(fit.planes) // repetitions
+        by_plane = fit.planes.reshape(repetitions, k, d).transpose(2, 1, 0).reshape(d, k * repetitions)
+        values, planes = packed(fit.projection), packed(by_plane)
+        panels = aligned((len(values) + len(planes), d, PANEL), np.float32)
         np.concatenate([values, planes], out=panels)
         values = panels[: len(values)]
         return cls(fit.mean, values, panels, projected(fit.mean[None], values)[0])

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, draws, parallel
-from .fitting import Fit, FitTables, fit_tokens, projected
-from .kernels.fde import MEAN, SHRUNK, SUM
+from .fitting import PANEL, Fit, FitTables, fit_tokens, projected
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
@@ -27,9 +26,13 @@ MAX_SIZE = 2**31 - 1  # values of one encoding: entries of a sketch have 31 bits
 MAX_BITS = 30
 CHUNK_TOKENS = 4096  # encoded at a time
 CHUNK_VALUES = 1 << 22  # of encodings held besides the result
+<<<<<<< ours
 PANEL = 16  # columns side by side
 LINE = 16  # floats of a cache line
+=======
+>>>>>>> theirs
 TILE = 16  # tokens side by side
+SUM, MEAN, SHRUNK = 0, 1, 2  # what a block is divided by, see `nestvec.kernels.fde`
 VERSION = 1  # of the algorithm; part of the fingerprint
 
 
@@ -207,6 +210,9 @@ class FixedDimensionalEncoder:
           is in every partition whose bits have a probability above 0.1, with that weight: a near miss still counts.
         - The values of queries keep the mean, as <q, x> orders documents like <q, t>. Each token weighs |q - m|^2 more:
           what lies near the mean is found in every document.
+
+        Fits made on different machines may differ in their last places. Copies and pickles of an encoder keep its fit;
+        what two encoders make can be compared if their fingerprints are equal.
 
         Examples
         --------
