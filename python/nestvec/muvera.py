@@ -26,11 +26,7 @@ MAX_SIZE = 2**31 - 1  # values of one encoding: entries of a sketch have 31 bits
 MAX_BITS = 30
 CHUNK_TOKENS = 4096  # encoded at a time
 CHUNK_VALUES = 1 << 22  # of encodings held besides the result
-<<<<<<< ours
-PANEL = 16  # columns side by side
 LINE = 16  # floats of a cache line
-=======
->>>>>>> theirs
 TILE = 16  # tokens side by side
 SUM, MEAN, SHRUNK = 0, 1, 2  # what a block is divided by, see `nestvec.kernels.fde`
 VERSION = 1  # of the algorithm; part of the fingerprint
