@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 ENCODED_VALUES = 2**24  # of encodings made at a time while adding
 EXACT_BYTES = 32 * 2**20  # of token codes: up to here one query is answered sooner exactly than by a shortlist
-CANDIDATES, PER_RESULT = 200, 25  # of a shortlist: at least, and for each result asked for
+CANDIDATES, PER_RESULT = 250, 25  # of a shortlist: at least, and for each result asked for
 FUNNEL = 8  # rows of the coarsest code for each of the finest
 
 
@@ -202,7 +202,7 @@ class MultiVectorIndex:
             Results per query, at least 1.
         candidates : int, optional
             Rank only the documents whose encodings promise most, so many of them. Default: 25 for each result asked
-            for, at least 200.
+            for, at least 250.
         carve : float, optional
             Inner product from which query tokens are replaced by their sum, see `carve`; the encoding stays that of the
             whole query.

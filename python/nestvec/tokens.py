@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, parallel
-from .bags import BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
+from .bags import CALL_WORK, BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
 from .planes import aligned, padded
 from .search import widened
 
@@ -216,10 +216,16 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
         if not one:
             out[:, start + first : start + last] = found
 
+    def cuts(segment: TokenSegment, n: int) -> list[tuple[int, int]]:
+        each = queries.tokens.size // 16  # a scan multiplies that much faster than what `spans` counts
+        if threads == 1 and int(segment.offsets[n]) * each <= CALL_WORK:
+            return [(0, n)]
+        return spans(np.diff(segment.offsets[: n + 1]) * each, threads)
+
     tasks = [
         (segment.coded, int(start), *cut)
         for segment, n, start in zip(store.segments, store.counts, starts[:-1], strict=True)
-        for cut in spans(np.diff(segment.offsets[: n + 1]) * queries.tokens.size // 16, threads)
+        for cut in cuts(segment, n)
     ]
     parallel.run(scan, tasks, threads)
     return out

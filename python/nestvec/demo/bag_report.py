@@ -20,8 +20,9 @@ MaxSim orders a shortlist by that. Bytes are those that a search looks at in eve
 of {queries} queries searched one at a time, encoding them included; numpy reads float32 tokens that were joined \
 beforehand, and takes any of equal scores.
 wordllama's token vectors are static: a token has the same one in every text. This is no ColBERT, whose vectors depend \
-on the text around and are trained for MaxSim. At length 1, a full stop counts as much as a name; in a mean it is \
-short. So overlap and time say what shortlists keep and cost, but recall does not say what MaxSim is worth."""
+on the text around and are trained for MaxSim. Tokens of documents have length 1, those of queries the length they \
+came with, a weight that was learnt for means. So overlap and time say what shortlists keep and cost, but recall does \
+not say what MaxSim is worth."""
 
 
 def bag_table(methods: Mapping[str, BagOutcome]) -> Table:

@@ -84,7 +84,9 @@ class BagLibrary:
 
     def search(self, query: str, k: int) -> list[tuple[float, Entry]]:
         """Return up to k (MaxSim, entry) for a typed query, best first."""
-        scores, ids = self.labels.search(self.embedder.bags([query]), min(k, len(self.entries)), exact=True)
+        scores, ids = self.labels.search(
+            self.embedder.bags([query], queries=True), min(k, len(self.entries)), exact=True
+        )
         return [(score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)]
 
     def measure(self, console: Console) -> Findings:
@@ -150,7 +152,7 @@ def build(stdlib: Path, console: Console) -> BagLibrary:
         embedder = Embedder.installed()
         sentences, remainders = [item.sentence for item in items], [item.remainder for item in items]
         columns = progress.track([[entry.label for entry in entries], remainders, sentences], description="embed")
-        labels, known, (tokens, offsets) = (embedder.bags(texts) for texts in columns)
+        labels, known, (tokens, offsets) = (embedder.bags(texts, queries=texts is sentences) for texts in columns)
         means, known_means = embedder.embed(sentences), embedder.embed(remainders)
         clock.append(time.perf_counter())
         indexes = [bag_index(*bags) for bags in progress.track([labels, known], description="index")]
@@ -180,7 +182,7 @@ def bag_index(tokens: Floats, offsets: Ids) -> nv.MultiVectorIndex:
     >>> len(bag_index(np.ones((3, 256), np.float32), np.array([0, 1, 3])))
     2
     """
-    index = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(tokens.shape[1], projection_dim=16))
+    index = nv.MultiVectorIndex(nv.FixedDimensionalEncoder.fitted((tokens, offsets)))
     index.add((tokens, offsets))
     return index
 

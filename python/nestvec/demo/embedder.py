@@ -72,13 +72,17 @@ class Embedder:
         sums /= np.diff(offsets)[:, None]
         return sums
 
-    def bags(self, texts: Sequence[str]) -> tuple[Floats, Ids]:
-        """Token vectors of texts, in their order, scaled to length 1.
+    def bags(self, texts: Sequence[str], *, queries: bool = False) -> tuple[Floats, Ids]:
+        """Token vectors of texts, in their order: of documents scaled to length 1, of queries as long as they are.
+
+        A length is a learnt weight: names are long vectors, a full stop is a short one. In a sum over query tokens it
+        counts; in a maximum over the tokens of a document it would only favour rare words.
 
         Parameters
         ----------
         texts : sequence of str
             As for `embed`.
+        queries : bool
 
         Returns
         -------
@@ -93,7 +97,8 @@ class Embedder:
         [0, 1, 4]
         """
         rows, offsets = self._rows(texts)
-        return unit(self._table[rows], np.float32), offsets
+        tokens = self._table[rows]
+        return (tokens if queries else unit(tokens, np.float32)), offsets
 
     def _rows(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """Rows of the table for the tokens of all texts, and where each text begins."""
