@@ -36,11 +36,12 @@ from multivector_peers import (
     encode_nestvec,
     maxsim,
     maxsim_nestvec,
+    nestvec_encoder,
     top,
 )
 from peers import Answer, Peer
 
-SETTINGS = ("20x3x8", "20x4x8", "20x5x8", "20x5x16", "40x6x0-10240")
+SETTINGS = ("20x3x8", "20x4x8", "20x5x8", "20x5x16", "40x6x0-10240", "fit20x5x8", "fit20x5x16", "fit20x6x16")
 MISSING = (ImportError, AttributeError, RuntimeError, ValueError)
 DIMS = 128  # of random tokens
 
@@ -142,7 +143,8 @@ def measure_encode(args: argparse.Namespace) -> list[dict]:
 
 def encode_rows(setting: Setting, case: str, data: tuple[Ragged, bool], args: argparse.Namespace) -> list[dict]:
     bags, queries = data
-    makers = {name: partial(ENCODERS[name], setting, bags, queries) for name in args.peers or ENCODERS}
+    names = [] if setting.fitted else args.peers or ENCODERS
+    makers = {name: partial(ENCODERS[name], setting, bags, queries) for name in names}
     for backend in args.backends:
         ours = partial(encode_nestvec, setting, bags, queries, backend=backend)
         makers |= {f"nestvec-{backend}": partial(ours, batch=False), f"nestvec-{backend}:batch": ours}
@@ -315,10 +317,14 @@ def measure_crossing(args: argparse.Namespace) -> list[dict]:
 # Quality of encodings
 
 
-def encoded(setting: Setting, bags: Ragged, queries: bool, args: argparse.Namespace) -> np.ndarray:
-    if args.encoder == "nestvec":
-        return encode_nestvec(setting, bags, queries, backend=args.backends[0])()
-    return ENCODERS[args.encoder](setting, bags, queries)()
+def encoded(setting: Setting, docs: Ragged, queries: Ragged, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Encodings of queries and of documents."""
+    if args.encoder != "nestvec":
+        return ENCODERS[args.encoder](setting, queries, True)(), ENCODERS[args.encoder](setting, docs, False)()
+    _use(args.backends[0])
+    encoder = nestvec_encoder(setting, docs)
+    asked = encoder.encode_queries(*queries.pair(), threads=1)
+    return asked, encoder.encode_documents(*docs.pair(), threads=1)
 
 
 def share_found(ranked: np.ndarray, best: np.ndarray) -> float:
@@ -350,8 +356,7 @@ def measure_curves(args: argparse.Namespace) -> list[dict]:
 
 
 def ranked_by_encodings(text: str, docs: Ragged, queries: Ragged, args: argparse.Namespace, count: int) -> Answer:
-    setting = Setting.parse(text)
-    asked, rows = encoded(setting, queries, True, args), encoded(setting, docs, False, args)
+    asked, rows = encoded(Setting.parse(text), docs, queries, args)
     return top(asked @ rows.T, count)[1], asked.shape[1]
 
 
@@ -373,8 +378,7 @@ def measure_compression(args: argparse.Namespace) -> list[dict]:
     """Codes of encodings, a bit a dim or as many bytes: what their first 100 documents have of the best there are."""
     dataset = load_multivectors(args.data, n=args.n)
     setting = Setting.parse(args.setting)
-    asked = encoded(setting, questions(dataset, args.queries), True, args)
-    x = encoded(setting, documents(dataset).of(np.float32), False, args)
+    asked, x = encoded(setting, documents(dataset).of(np.float32), questions(dataset, args.queries), args)
     best = top(exact_scores(dataset, args.queries), 10)[1]
     nearest = top(asked @ x.T, 100)[1]
     makers = {name: partial(QUANTISERS[name], x, args) for name in args.peers or QUANTISERS}
@@ -479,9 +483,9 @@ def parse_arguments() -> argparse.Namespace:
     judged.add_argument("--queries", type=int, default=500, help="so many of them judge")
     judged.add_argument("--encoder", default="nestvec", choices=["nestvec", *ENCODERS], help="of encodings alone")
     several = argparse.ArgumentParser(add_help=False)
-    several.add_argument("--settings", nargs="+", default=SETTINGS, help="REPETITIONSxBITSxPROJECTION[-FINAL]")
+    several.add_argument("--settings", nargs="+", default=SETTINGS, help="[fit]REPETITIONSxBITSxPROJECTION[-FINAL]")
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("--setting", default="20x5x16", help="REPETITIONSxBITSxPROJECTION[-FINAL]")
+    one.add_argument("--setting", default="fit20x5x16", help="[fit]REPETITIONSxBITSxPROJECTION[-FINAL]")
     turns = argparse.ArgumentParser(add_help=False)
     turns.add_argument("--nq", nargs="+", type=int, default=[1], help="queries of a call")
     turns.add_argument("--k", type=int, default=10)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -88,27 +88,31 @@ def single(bag: np.ndarray) -> Ragged:
 
 @dataclass(frozen=True)
 class Setting:
-    """Of a fixed dimensional encoding; projection 0 is none, and so is final."""
+    """Of a fixed dimensional encoding; projection 0 is none, and so is final. Only nestvec's can be fitted."""
 
     repetitions: int
     bits: int
     projection: int
     final: int = 0
+    fitted: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Setting:
-        return cls(*map(int, text.replace("-", "x").split("x")))
+        shape = text.removeprefix("fit").replace("-", "x").split("x")
+        return replace(cls(*map(int, shape)), fitted=text.startswith("fit"))
 
     def __str__(self) -> str:
-        shape = f"{self.repetitions}x{self.bits}x{self.projection}"
+        shape = f"{'fit' if self.fitted else ''}{self.repetitions}x{self.bits}x{self.projection}"
         return f"{shape}-{self.final}" if self.final else shape
 
 
-def nestvec_encoder(setting: Setting, dims: int):
-    import nestvec
+def nestvec_encoder(setting: Setting, docs: Ragged):
+    """A fitted one is fitted to the documents."""
+    from nestvec import FixedDimensionalEncoder
 
-    return nestvec.FixedDimensionalEncoder(
-        dims,
+    make = FixedDimensionalEncoder.fitted if setting.fitted else FixedDimensionalEncoder
+    return make(
+        docs.tokens if setting.fitted else docs.tokens.shape[1],
         num_repetitions=setting.repetitions,
         num_simhash_projections=setting.bits,
         projection_dim=setting.projection or None,
@@ -121,7 +125,7 @@ def encode_nestvec(setting: Setting, bags: Ragged, queries: bool, *, backend: st
     import nestvec
 
     nestvec.use(backend)
-    encoder = nestvec_encoder(setting, bags.tokens.shape[1])
+    encoder = nestvec_encoder(setting, bags)
     encode = encoder.encode_queries if queries else encoder.encode_documents
     if batch:
         return lambda: encode(*bags.pair(), threads=1)
@@ -383,7 +387,7 @@ class Shared:
 
             nestvec.use(self.backend)
             began = time.perf_counter()
-            index = nestvec.MultiVectorIndex(nestvec_encoder(self.setting, dims), tokens="f16")
+            index = nestvec.MultiVectorIndex(nestvec_encoder(self.setting, x), tokens="f16")
             index.add(x.pair())
             self.index, self.build_s = index, time.perf_counter() - began
         return self.index
