@@ -11,6 +11,8 @@ import numpy as np
 
 import nestvec as nv
 
+PAIRS = [(0, 100), (100, 100), (100, 250), (250, 300)]  # documents of the rows, one of them empty
+
 
 def main(expected: str) -> None:
     config = nv.show_config()
@@ -37,6 +39,13 @@ def main(expected: str) -> None:
     _, I = index.search(q, 7, plan=[nv.Stage("b1", keep=len(x)), nv.Stage("raw")])
     if not np.array_equal(I, index.search(q, 7)[1]):
         sys.exit("a plan that keeps every row differs from exact search")
+    docs = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(40, projection_dim=8))
+    docs.add((x, [first for first, _ in PAIRS] + [300]))
+    D, I = docs.search(q, 4, exact=True)
+    best = [-np.inf if first == last else (q @ x[first:last].T).max(axis=1).sum() for first, last in PAIRS]
+    order = np.argsort(-np.array(best), kind="stable")[:3]
+    if I[0].tolist() != [*order.tolist(), -1] or D[0, :3].tolist() != np.array(best)[order].tolist():
+        sys.exit("MaxSim differs from brute force")
 
 
 if __name__ == "__main__":
