@@ -11,8 +11,7 @@ namespace nestvec {
 namespace {
 
 constexpr int64_t kBagAhead = 4096;  // bytes; twice as far is a third slower, half as far two thirds
-constexpr int64_t kDots = 64;        // tokens whose products are kept at a time
-constexpr int64_t kBagRun = 256;     // tokens of the documents that are begun together
+constexpr int64_t kBagRun = 512;     // tokens of the documents that are begun together: few are left over at their end
 
 void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                float* scales, int32_t* sums, float* bounds) {
@@ -60,6 +59,7 @@ void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, 
 // dots[t, p] = 16 sums of a token with each of P panels. Reads whole groups of 16 tokens, and 60 bytes more.
 struct BagEngine : DotEngine {
   static constexpr int kPanels = 2;
+  static constexpr int64_t kDots = 64;  // tokens whose products are kept
   template <int P>
   static constexpr int64_t kSome = 64 / P;  // tokens at a time
 
@@ -112,6 +112,7 @@ struct BagEngine : DotEngine {
 
 struct BagEngine {
   static constexpr int kPanels = kNative == 64 ? 2 : 1;
+  static constexpr int64_t kDots = 96;
   template <int P>
   static constexpr int64_t kSome = kNative == 64   ? (P == 1 ? 12 : 8)
                                    : kNative == 32 ? 4
@@ -187,16 +188,15 @@ struct Most {
 template <int P>
 inline void scan_panels(BagEngine& engine, const CodedBags& bags, const uint8_t* panel, int64_t size,
                         const float* steps, int64_t bag, int64_t end, bool fresh, float* lanes) {
-  constexpr int64_t kSome = BagEngine::kSome<P>;
+  constexpr int64_t kSome = BagEngine::kSome<P>, kDots = BagEngine::kDots;
   alignas(64) int32_t dots[(kDots + kSome) * P * kTile];
   Most<P> most;
   int64_t last = bags.offsets[end];
   for (int64_t run = bags.offsets[bag]; run < last; run += kDots) {
     int64_t stop = run + kDots < last ? run + kDots : last;
-    for (int64_t t = run; t < stop; t += kSome) {
+    for (int64_t t = run; t < stop; t += kSome)
       engine.template multiply<P>(bags.codes + t * bags.width, bags.width, panel, size, stop - t, fresh,
                                   dots + (t - run) * P * kTile);
-    }
     for (int64_t t = run; t < stop;) {
       int64_t next = bags.offsets[bag + 1], until = next < stop ? next : stop;
       most.raise(bags, dots + (t - run) * P * kTile, t, until);
