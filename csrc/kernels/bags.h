@@ -10,8 +10,7 @@
 namespace nestvec {
 namespace {
 
-constexpr int64_t kBagAhead = 4096;  // bytes; twice as far is a third slower, half as far two thirds
-constexpr int64_t kBagRun = 512;     // tokens of the documents that are begun together: few are left over at their end
+constexpr int64_t kBagRun = 512;  // tokens of the documents that are begun together: few are left over at their end
 
 void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                float* scales, int32_t* sums, float* bounds) {
@@ -59,7 +58,8 @@ void pack_bags(const float* x, int64_t dims, const int64_t* offsets, int64_t n, 
 // dots[t, p] = 16 sums of a token with each of P panels. Reads whole groups of 16 tokens, and 60 bytes more.
 struct BagEngine : DotEngine {
   static constexpr int kPanels = 2;
-  static constexpr int64_t kDots = 64;  // tokens whose products are kept
+  static constexpr int64_t kDots = 64;     // tokens whose products are kept
+  static constexpr int64_t kAsked = 4096;  // bytes ahead
   template <int P>
   static constexpr int64_t kSome = 64 / P;  // tokens at a time
 
@@ -73,7 +73,7 @@ struct BagEngine : DotEngine {
     const int8_t* second = codes + (tokens > 16 ? 16 * width : 0);
     const int8_t* third = codes + (tokens > 32 ? 32 * width : 0);
     const int8_t* fourth = codes + (tokens > 48 ? 48 * width : 0);
-    const int8_t* ahead = fresh ? codes + kBagAhead : nullptr;
+    const int8_t* ahead = fresh ? codes + kAsked : nullptr;
     for (int64_t j = 0; j < width; j += 64, panel += 16 * kLine) {
       _tile_loadd(6, panel, kLine);
       if constexpr (P == 2) _tile_loadd(7, panel + size, kLine);
@@ -112,7 +112,7 @@ struct BagEngine : DotEngine {
 
 struct BagEngine {
   static constexpr int kPanels = kNative == 64 ? 2 : 1;
-  static constexpr int64_t kDots = 96;
+  static constexpr int64_t kDots = 96, kAsked = 8192;
   template <int P>
   static constexpr int64_t kSome = kNative == 64   ? (P == 1 ? 12 : 8)
                                    : kNative == 32 ? 4
@@ -130,7 +130,7 @@ struct BagEngine {
     for (int i = 0; i < kTokens / kFour; i++) rows[i] = codes + i * kFour * width;
     for (int64_t j = 0; j < width; j += 4, panel += kLine) {
       for (int t = 0; fresh && j % 64 == 0 && t < kTokens; t++)
-        __builtin_prefetch(codes + j * kTokens + t * kLine + kBagAhead);
+        __builtin_prefetch(codes + j * kTokens + t * kLine + kAsked);
       for (int p = 0; p < P * kParts; p++) {
         auto line = prepare(panel + p / kParts * size + p % kParts * kNative);
         for (int t = 0; t < kTokens; t++)
