@@ -154,7 +154,8 @@ class FitTables(NamedTuple):
 def packed(columns: Array) -> Array:
     """Columns ``(d, n)`` as panels ``(ceil(n / 16), d, 16)``, zeros at the end."""
     d, count = columns.shape
-    panels = np.zeros((padded(count, PANEL) // PANEL, d, PANEL), np.float32)
+    panels = aligned((padded(count, PANEL) // PANEL, d, PANEL), np.float32)
+    panels[:] = 0
     for at in range(len(panels)):
         some = columns[:, at * PANEL : (at + 1) * PANEL]
         panels[at, :, : some.shape[1]] = some

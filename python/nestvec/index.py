@@ -16,7 +16,7 @@ from .parallel import threads_for
 from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .rotation import BlockRotation
-from .search import ROW_SUFFIX, Part, Task, as_results, explain_exact, top_k, widened
+from .search import Part, Task, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
 
 Array = npt.NDArray[Any]
@@ -380,13 +380,7 @@ class NestedIndex(Container[Segment]):
         values = arrays.to_float32(source, "x", first + shift)
         kernels = backends.current()
         if self._row_type is not None:
-            target = segment.rows[first:last]
-            if self._row_type == "float32":
-                target[:] = values
-            else:
-                getattr(kernels, f"narrow_{ROW_SUFFIX[self._row_type]}")(values.reshape(-1), target.reshape(-1))
-                arrays.refuse_overflow(target, source, self._row_type, first + shift)
-                values = widened(target, self._row_type)
+            values = kept(values, source, segment.rows[first:last], self._row_type, first + shift)
         if "i8" in self._codes:
             kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
         if segment.signs is not None:

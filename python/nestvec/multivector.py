@@ -34,6 +34,15 @@ class Contents(NamedTuple):
     encodings: NestedIndex  # nothing is added to this one: an `add` takes a twin of it
     names: Array | None  # ids by position, int64 or objects; None while they are the positions
 
+    @property
+    def strings(self) -> bool:
+        """Whether ids are strings, which order by position."""
+        return self.names is not None and self.names.dtype == object
+
+    def numbers(self, positions: Array) -> Array:
+        """What orders documents with equal scores: integer ids, or else the positions."""
+        return positions if self.names is None or self.strings else self.names[positions]
+
 
 class MultiVectorIndex:
     """Top-k documents by MaxSim (ColBERT's late interaction), exact, or exact within a shortlist.
@@ -207,7 +216,7 @@ class MultiVectorIndex:
             Inner product from which query tokens are replaced by their sum, see `carve`; the encoding stays that of the
             whole query.
         exact : bool, optional
-            Whether all documents compete. Default: if that is at least as fast as a shortlist, which it is for some ten
+            Whether all documents compete. Default: if that is at least as fast as a shortlist, which it is up to some
             thousand documents, and neither `candidates` nor `plan` is given.
         plan : list of Stage, optional
             Stages by codes of the encodings that make the shortlist; the last one keeps the candidates. `dims` are the
@@ -239,8 +248,8 @@ class MultiVectorIndex:
         ranked = queries if carve is None else carved(queries, carve)
         if exact or (exact is None and candidates is None and plan is None and _few(contents.store, self._encoder.dim)):
             size = len(ranked.tokens) * contents.store.tokens * self._encoder.dim
-            keys = contents.names if contents.names is not None and contents.names.dtype == np.int64 else None
-            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), keys)
+            numbers = contents.numbers(np.arange(contents.store.ntotal))
+            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers)
         else:
             workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
             c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
@@ -320,7 +329,7 @@ class MultiVectorIndex:
 
     def _given_ids(self, ids: Any, count: int, before: Contents) -> Array | None:
         """Ids of new documents, (count,) int64 or objects; None while ids are positions."""
-        strings = before.names is not None and before.names.dtype == object
+        strings = before.strings
         listed = None if ids is None else list(ids)
         if not count and not listed:
             return None
@@ -414,25 +423,24 @@ def _ranked(
 ) -> list[tuple[Array, Array]]:
     """Scores and ids of the k best candidates of each query, exactly."""
     within = workers if len(queries) < workers else 1
-    numbered = contents.names is not None and contents.names.dtype == np.int64
 
     def rank(i: int) -> tuple[Array, Array]:
         listed = np.sort(positions[i][positions[i] >= 0])
         scores = score_listed(contents.store, queries.some(i, i + 1), listed, within)[0]
-        return best(scores, contents.names[listed] if contents.names is not None and numbered else listed, k)
+        return best(scores, contents.numbers(listed), k)
 
     return parallel.run(rank, range(len(queries)), workers // within)
 
 
 def _results(contents: Contents, found: list[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """(nq, k) scores and ids, padded; strings still are positions in `found`."""
-    if contents.names is not None and contents.names.dtype == object:
+    if contents.names is not None and contents.strings:
         found = [(scores, contents.names[at]) for scores, at in found]
     return _padded(contents, found, k)
 
 
 def _padded(contents: Contents, found: list[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
-    strings = contents.names is not None and contents.names.dtype == object
+    strings = contents.strings
     scores = np.full((len(found), k), -np.inf, np.float32)
     ids = np.full((len(found), k), None if strings else -1, object if strings else np.int64)
     for i, (values, names) in enumerate(found):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, draws, parallel
-from .fitting import PANEL, Fit, FitTables, fit_tokens, projected
+from .fitting import Fit, FitTables, fit_tokens, packed, projected
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
@@ -639,12 +639,7 @@ def panels_of(gaussians: Array) -> Array:
 
     A sign bit then is at its place in the integer that it belongs to.
     """
-    repetitions, k, d = gaussians.shape
-    columns = np.zeros((padded(repetitions * k, PANEL), d), np.float32)
-    columns[: repetitions * k] = gaussians[:, ::-1].reshape(repetitions * k, d)
-    packed = aligned((len(columns) // PANEL, d, PANEL), np.float32)
-    packed[:] = columns.reshape(-1, PANEL, d).transpose(0, 2, 1)
-    return packed
+    return packed(gaussians[:, ::-1].reshape(-1, gaussians.shape[2]).T)
 
 
 def to_float16(rows: Array, first: int) -> Array:

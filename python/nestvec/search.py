@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backends, parallel
-from .arrays import METRICS
+from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
 from .planes import BLOCK, Segment, aligned, level_widths, padded
 
@@ -304,6 +304,30 @@ def widened(rows: Array, row_type: str) -> Array:
     result = np.empty(rows.shape, np.float32)
     getattr(backends.current(), f"widen_{ROW_SUFFIX[row_type]}")(rows.reshape(-1), result.reshape(-1))
     return result
+
+
+def kept(
+    values: Array,
+    source: Array,
+    target: Array,
+    row_type: str,
+    first: int,
+    name: str = "x",
+    wider: str = 'rows="float32"',
+) -> Array:
+    """Write rows, given as float32 and as they came, the way they are stored; returns what is stored, as float32.
+
+    Raises
+    ------
+    ValueError
+        For values beyond the type, see `arrays.refuse_overflow`.
+    """
+    if row_type == "float32":
+        target[:] = values
+        return values
+    getattr(backends.current(), f"narrow_{ROW_SUFFIX[row_type]}")(values.reshape(-1), target.reshape(-1))
+    refuse_overflow(target, source, row_type, first, name, wider)
+    return widened(target, row_type)
 
 
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:

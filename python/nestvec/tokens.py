@@ -17,7 +17,7 @@ import numpy.typing as npt
 from . import arrays, backends, parallel
 from .bags import CALL_WORK, BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
 from .planes import aligned, padded
-from .search import widened
+from .search import kept, widened
 
 Array = npt.NDArray[Any]
 
@@ -116,12 +116,8 @@ class TokenSegment:
         source = int(x.offsets[first + shift])
         values = arrays.to_float32(x.tokens[source : source + end - at], "docs", source)
         coded = self.coded
-        if self.suffix not in ("f32", "i8"):
-            getattr(backends.current(), f"narrow_{self.suffix}")(values.reshape(-1), self.rows[at:end].reshape(-1))
-            arrays.refuse_overflow(self.rows[at:end], values, TYPES[self.suffix], source, "docs", 'tokens="f32"')
-            values = widened(self.rows[at:end], TYPES[self.suffix])
-        elif self.suffix == "f32":
-            self.rows[at:end] = values
+        if self.suffix != "i8":
+            values = kept(values, values, self.rows[at:end], TYPES[self.suffix], source, "docs", 'tokens="f32"')
         bounds = np.empty((2, last - first), np.float32)
         backends.current().pack_bags(
             values, self.offsets[first : last + 1] - at, coded.codes[at:end], coded.scales[at:end], coded.sums[at:end],
@@ -150,7 +146,7 @@ def extended(store: Store, x: arrays.Ragged, suffix: str, workers: int) -> Store
         last = min(fitting, at + segment.documents - n, len(x))
         moved = int(segment.offsets[n] - x.offsets[at])
         segment.offsets[n + 1 : n + 1 + last - at] = x.offsets[at + 1 : last + 1] + moved
-        cuts = spans(lengths[at:last] * max(1, 10**9 // WRITE_TOKENS), workers)  # at most WRITE_TOKENS each
+        cuts = spans(lengths[at:last] * (CALL_WORK // WRITE_TOKENS), workers)  # at most WRITE_TOKENS each
         parallel.run(partial(_write, segment, x, at - n, n), cuts, workers)
         counts[-1], at = n + last - at, last
     return Store(tuple(segments), tuple(counts))
@@ -177,11 +173,8 @@ def score_listed(store: Store, queries: BagQueries, positions: Array, threads: i
     return out
 
 
-def exact_topk(
-    store: Store, queries: BagQueries, k: int, threads: int, ids: Array | None = None
-) -> list[tuple[Array, Array]]:
-    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; by default positions."""
-    ids = np.arange(store.ntotal) if ids is None else ids
+def exact_topk(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
+    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; `ids` by position."""
     if len(queries) >= 2 * QUERIES * threads:
         groups = [(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
         found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1, ids), groups, threads)
@@ -238,19 +231,19 @@ def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Arra
         positions = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
     else:
         positions = np.arange(len(upper))
-    scores, kept = best(score_of(positions)[0], ids[positions], k)
+    scores, found = best(score_of(positions)[0], ids[positions], k)
     seen = np.zeros(len(upper), bool)
     seen[positions] = True
     while True:
         least = scores[-1] if len(scores) == k else -np.inf
         waiting = np.flatnonzero(~seen & (upper >= _rounded_down(least)))
         if len(waiting) == 0:
-            return scores, kept
+            return scores, found
         if len(waiting) > 4 * first:  # a better threshold will spare most of them
             waiting = waiting[np.argpartition(upper[waiting], len(waiting) - first)[len(waiting) - first :]]
             first *= 2
         seen[waiting] = True
-        scores, kept = best(np.concatenate([scores, score_of(waiting)[0]]), np.concatenate([kept, ids[waiting]]), k)
+        scores, found = best(np.concatenate([scores, score_of(waiting)[0]]), np.concatenate([found, ids[waiting]]), k)
 
 
 def _rounded_down(score: float) -> Any:
