@@ -215,21 +215,22 @@ void bind_coded(py::module_& m, const std::string& suffix, const Coded<T, Q, F>&
   m.def(("scan_" + suffix).c_str(),
         [coded, &scan](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
                        int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,
-                       float threshold, int64_t first, int64_t last, int64_t stride, Array<int32_t>& rows,
-                       Array<int32_t>& sums, Array<float>& values, Array<int64_t>& counts) {
+                       float threshold, int64_t first, int64_t last, int64_t stride, const Array<uint64_t>& allowed,
+                       Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values, Array<int64_t>& counts) {
           CodePlane p = coded.plane(codes, starts, bounds, levels, factors, mode, last);
           CodeQuery q = coded.query(query, p, shift, a);
           need(first >= 0 && first % 64 == 0 && stride >= 64 && stride % 64 == 0 && counts.size() == 1,
                "first and stride must be blocks");
+          need(allowed.size() == 0 || allowed.size() * 64 >= last, "allowed must have a bit for every row");
           Shortlist out = shortlist_of(rows, sums, values, output(counts));
           py::gil_scoped_release release;
-          return scan(p, q, threshold, first, last, stride, out);
+          return scan(p, q, threshold, first, last, stride, allowed.size() ? allowed.data() : nullptr, out);
         },
         py::arg(coded.codes).noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
         py::arg("levels"), py::arg(sizeof(F) == 2 ? "factors" : "stats").noconvert(), py::arg(coded.mode),
         py::arg("query").noconvert(), py::arg("shift"), py::arg("a"), py::arg("threshold"), py::arg("first"),
-        py::arg("last"), py::arg("stride"), py::arg("rows").noconvert(), py::arg("sums").noconvert(),
-        py::arg("values").noconvert(), py::arg("counts").noconvert());
+        py::arg("last"), py::arg("stride"), py::arg("allowed").noconvert(), py::arg("rows").noconvert(),
+        py::arg("sums").noconvert(), py::arg("values").noconvert(), py::arg("counts").noconvert());
   m.def(("list_" + suffix).c_str(),
         [coded, &list](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t begin,
                        int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,

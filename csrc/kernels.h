@@ -167,7 +167,7 @@ struct ProbeQueries {
 };
 
 using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
-                          int64_t stride, const Shortlist&);
+                          int64_t stride, const uint64_t* allowed, const Shortlist&);
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Best&);

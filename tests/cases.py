@@ -11,7 +11,7 @@ import numpy as np
 import maxsim_cases
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
-from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
+from nestvec.planes import BLOCK, EVERY, NibblePlane, Segment, SignPlane, Words, padded
 from token_cases import TOKENS
 
 Arguments = dict[str, Any]
@@ -235,6 +235,13 @@ def shortlist(room: int) -> Arguments:
     return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
 
 
+def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
+    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
+    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
+
+
 def _scan_code(code: str) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         some = _code_plane(rng, code, n, d, kind)
@@ -243,7 +250,8 @@ def _scan_code(code: str) -> Callable[..., Arguments]:
         first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
         counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
         stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
-        span = {"threshold": least, "first": first, "last": n, "stride": stride}
+        allowed = some_rows(rng, n, 1)[0] if rng.random() < 0.6 else EVERY.ravel()
+        span = {"threshold": least, "first": first, "last": n, "stride": stride, "allowed": allowed}
         return {**some, **span, **shortlist(room), "counts": counts}
 
     return make

@@ -26,6 +26,12 @@ inline int64_t word_width(const int64_t* bounds, int64_t level) {
   return (bounds[level] - (level ? bounds[level - 1] : 0) + 63) / 64;
 }
 
+// The rows of a block below `last` that a set has, one bit each; null is the set of all.
+inline uint64_t allowed_rows(const uint64_t* allowed, int64_t block, int64_t last) {
+  uint64_t rows = allowed ? allowed[block / kBlock] : ~uint64_t(0);
+  return last - block < kBlock ? rows & ~uint64_t(0) >> (kBlock - (last - block)) : rows;
+}
+
 inline uint32_t some_above(const float* x, const float* least) {
   return ~at_least(load<F32N>(least), load<F32N>(x)) & ((uint64_t(1) << kF32) - 1);
 }

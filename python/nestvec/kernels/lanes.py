@@ -87,6 +87,14 @@ def query_width(bounds: Any, level: int) -> int:
 
 
 @njit
+def allows(allowed: Any, row: int) -> bool:
+    """Whether a set of rows, bit ``r % 64`` of word ``r // 64``, has this one; without a word it has all."""
+    if allowed.shape[0] == 0:
+        return True
+    return (allowed[row // BLOCK] >> np.uint64(row % BLOCK)) & np.uint64(1) != np.uint64(0)  # type: ignore[no-any-return]
+
+
+@njit
 def threshold(tau: float, multiply: float, offset: float) -> Any:
     """Score `tau` in the units of the scan's upper bounds, rounded down past every rounding on the way.
 
