@@ -57,6 +57,12 @@ struct Thresholds {
   float* values;
 };
 
+// Rows that may be found, row r by bit r % 64 of word r / 64; null: all.
+struct RowSets {
+  const uint64_t* words;
+  int64_t step;  // words from one query's set to the next one's; 0: one set for all
+};
+
 // Sign bits: words of 64 rows, see python/nestvec/kernels/bits.py.
 struct Words {
   const uint64_t* words;
@@ -193,7 +199,7 @@ struct Kernels {
   void (&pack_words)(const uint8_t* codes, int64_t n, int64_t width, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int64_t first, uint64_t* words);
   void (&count_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, int32_t* out);
-  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const Nearest&);
+  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const RowSets&, const Nearest&);
   void (&order_bits)(const Nearest&, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best);
   void (&pack_signs)(const float* x, int64_t n, int64_t d, const double* center, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int metric, int64_t first, uint64_t* words, uint16_t* factors,

@@ -107,10 +107,18 @@ def no_nearest(count: int, bits: int, room: int) -> Arguments:
     }
 
 
+def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
+    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
+    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
+
+
 def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     del kind
     some = _some_bits(rng, n, d)
     room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+    count = len(some["queries"])
     return {
         **some,
         "what": int(rng.integers(0, 2)),
@@ -118,7 +126,8 @@ def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
         "in_order": bool(rng.integers(0, 2)),
         "first": 0,
         "last": n,
-        **no_nearest(len(some["queries"]), some["bits"], room),
+        "allowed": some_rows(rng, n, int(rng.choice([0, 1, count]))),
+        **no_nearest(count, some["bits"], room),
     }
 
 
@@ -233,13 +242,6 @@ def packed_query(rng: np.random.Generator, bounds: np.ndarray) -> np.ndarray:
 def shortlist(room: int) -> Arguments:
     """Room for rows and what is known of them."""
     return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
-
-
-def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
-    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
-    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
-    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
-    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
 
 
 def _scan_code(code: str) -> Callable[..., Arguments]:

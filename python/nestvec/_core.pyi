@@ -83,6 +83,7 @@ class Kernels(Protocol):
         in_order: bool,
         first: int,
         last: int,
+        allowed: _U64,
         histograms: _I32,
         limits: _I32,
         totals: _I64,

@@ -95,6 +95,20 @@ def allows(allowed: Any, row: int) -> bool:
 
 
 @njit
+def allows_none(allowed: Any, block: int) -> bool:
+    """Whether a set has no row of a block."""
+    return allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0)  # type: ignore[no-any-return]
+
+
+@njit
+def set_of(allowed: Any, query: int) -> Any:
+    """The set of one query among none, one for all, or one for each: (m, words) uint64."""
+    if allowed.shape[0] == 0:
+        return allowed.reshape(-1)
+    return allowed[query if allowed.shape[0] > 1 else 0]
+
+
+@njit
 def threshold(tau: float, multiply: float, offset: float) -> Any:
     """Score `tau` in the units of the scan's upper bounds, rounded down past every rounding on the way.
 
