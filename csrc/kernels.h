@@ -188,6 +188,7 @@ struct Kernels {
   void (&narrow_bf16)(const float* source, uint16_t* target, int64_t n);
   int64_t (&first_nonfinite)(const float* values, int64_t n);
   int64_t (&sum_bytes)(const uint8_t* values, int64_t n);
+  uint32_t (&crc32c)(const uint8_t* data, int64_t n, uint32_t seed);
   void (&pack_rows)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, const int64_t* starts,
                     int64_t first, uint8_t* codes, float* stats, float* blocks, int64_t capacity);
   void (&pack_queries)(const float* q, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, int metric,

@@ -64,6 +64,11 @@ def bit_queries(rng: np.random.Generator, count: int, bounds: np.ndarray, bits: 
     return np.concatenate(parts, axis=1)
 
 
+def _crc32c(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    return {"data": rng.integers(0, 256, n * d, dtype=np.uint8), "seed": int(rng.choice([0, rng.integers(2**32)]))}
+
+
 def _sign_bits(dtype: type) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         x = values(rng, kind, n, d).astype(dtype)
@@ -280,6 +285,7 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
 
 
 CODED: dict[str, Callable[..., Arguments]] = {
+    "crc32c": _crc32c,
     "sign_bits_f32": _sign_bits(np.float32),
     "sign_bits_f64": _sign_bits(np.float64),
     "pack_words": _pack_words,
