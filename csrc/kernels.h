@@ -143,6 +143,12 @@ struct CodedBagQueries {
   int64_t n;
 };
 
+// Documents that may be found, a byte each; null: all.
+struct DocumentSets {
+  const uint8_t* bytes;
+  int64_t step;  // as in RowSets
+};
+
 // Bags of tokens and their fixed dimensional encodings: python/nestvec/kernels/fde.py.
 struct Bags {
   const float* x;
@@ -222,7 +228,8 @@ struct Kernels {
   MaxSim &maxsim_f32, &maxsim_f16, &maxsim_bf16, &maxsim_i8;
   void (&pack_bags)(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                     float* scales, int32_t* sums, float* bounds);
-  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, float* out);
+  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, const DocumentSets&,
+                    float* out);
 };
 
 }  // namespace nestvec

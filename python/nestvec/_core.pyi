@@ -381,6 +381,7 @@ class Kernels(Protocol):
         query_bounds: _F32,
         first: int,
         last: int,
+        allowed: _U8,
         out: _F32,
     ) -> None: ...
 
