@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
+from . import backends, parallel, slices
 from .planes import BLOCK, EVERY, Words, level_widths, padded
 
 Array = npt.NDArray[Any]
@@ -20,7 +20,8 @@ XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
 GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
-SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
 
 class BitPart(NamedTuple):
@@ -46,6 +47,11 @@ class BitTask:
 def query_words(codes: Array, bounds: Array, bits: int) -> Array:
     """Packed codes as a scan of the first `bits` bits reads them: words of each level, zero from `bits` on."""
     ends = np.append(bounds[bounds < bits], bits).astype(np.int64)
+    parts = [_query_words(codes[some], ends) for some in slices.steps(len(codes), codes.shape[1])]
+    return slices.joined(parts or [_query_words(codes, ends)])
+
+
+def _query_words(codes: Array, ends: Array) -> Array:
     plane = Words.allocate(padded(max(len(codes), 1), BLOCK), ends)
     backends.current().pack_words(codes, ends, plane.starts, 0, plane.words)
     widths = level_widths(ends, 64) // 64
@@ -68,7 +74,7 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
     size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
     batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
     found = parallel.run(lambda some: _search(parts, some), batches, threads)
-    return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
+    return slices.joined([d for d, _ in found]), slices.joined([i for _, i in found])
 
 
 def _split(parts: Sequence[BitPart], shares: int) -> list[list[BitPart]]:
@@ -127,8 +133,9 @@ def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
 
 def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
     scan = backends.current().scan_bits
-    at, chunk = part.first, BLOCK * 256
+    at, chunk = part.first, max(min(CALL_WORDS // task.queries.size // BLOCK, 256), 1) * BLOCK
     while at < part.last:
+        parallel.check()
         end, begun = min(part.last, at + chunk), perf_counter()
         reached = scan(
             part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
@@ -165,6 +172,4 @@ def best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """Several lists over different rows as one; where one ran out, its places come last."""
     if len(found) == 1:
         return found[0]
-    distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
-    order = np.lexsort((ids, distances), axis=1)[:, :k]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
+    return slices.best(found, k)
