@@ -11,7 +11,7 @@ import numpy as np
 import maxsim_cases
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
-from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
+from nestvec.planes import BLOCK, EVERY, NibblePlane, Segment, SignPlane, Words, padded
 from token_cases import TOKENS
 
 Arguments = dict[str, Any]
@@ -112,10 +112,18 @@ def no_nearest(count: int, bits: int, room: int) -> Arguments:
     }
 
 
+def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
+    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
+    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
+
+
 def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     del kind
     some = _some_bits(rng, n, d)
     room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+    count = len(some["queries"])
     return {
         **some,
         "what": int(rng.integers(0, 2)),
@@ -123,7 +131,8 @@ def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
         "in_order": bool(rng.integers(0, 2)),
         "first": 0,
         "last": n,
-        **no_nearest(len(some["queries"]), some["bits"], room),
+        "allowed": some_rows(rng, n, int(rng.choice([0, 1, count]))),
+        **no_nearest(count, some["bits"], room),
     }
 
 
@@ -248,7 +257,8 @@ def _scan_code(code: str) -> Callable[..., Arguments]:
         first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
         counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
         stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
-        span = {"threshold": least, "first": first, "last": n, "stride": stride}
+        allowed = some_rows(rng, n, 1)[0] if rng.random() < 0.6 else EVERY.ravel()
+        span = {"threshold": least, "first": first, "last": n, "stride": stride, "allowed": allowed}
         return {**some, **span, **shortlist(room), "counts": counts}
 
     return make

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +186,19 @@ def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
     if result < low or (high is not None and result > high):
         wanted = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} must be {wanted}, got {result}")
+    return result
+
+
+def seconds(value: Any, name: str) -> float:
+    """`value` as a float above 0; TypeError for what is no real number, ValueError for one that is not in reach."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not 0 < result < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds above 0, got {value!r}")
     return result
 
 

@@ -13,7 +13,7 @@ from . import arrays, backends, parallel
 from .bits import merged, pack_signs
 from .container import Container
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .planes import Words, level_widths
 
 Array = npt.NDArray[Any]
@@ -107,7 +107,16 @@ class BinaryIndex(Container[BitSegment]):
         rows = self._codes(x, "x", single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
-    def search(self, q: Any, k: int, *, bits: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
+    @limited
+    def search(
+        self,
+        q: Any,
+        k: int,
+        *,
+        bits: int | None = None,
+        threads: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Array, Array]:
         """The k nearest codes of each query, exactly.
 
         Parameters
@@ -120,6 +129,8 @@ class BinaryIndex(Container[BitSegment]):
             Leading bits to compare, 1 to `bits`; default all.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
@@ -134,6 +145,8 @@ class BinaryIndex(Container[BitSegment]):
             Empty index, k < 1, `bits` out of range, codes of another width (in bits).
         TypeError
             Codes that are not uint8, a `k` or `bits` that is no integer.
+        TimeoutError
+            After `timeout`.
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         k = arrays.result_count(k)
@@ -142,14 +155,21 @@ class BinaryIndex(Container[BitSegment]):
         found = nearest(parts, BitTask(queries, min(k, total), used, XOR), workers)
         return merged([found], len(queries), k)
 
+    @limited
     def range_search(
-        self, q: Any, radius: int, *, bits: int | None = None, threads: int | None = None
+        self,
+        q: Any,
+        radius: int,
+        *,
+        bits: int | None = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array, Array]:
         """All codes within a distance.
 
         Parameters
         ----------
-        q, bits, threads
+        q, bits, threads, timeout
             As for `search`.
         radius : int
             The largest distance that counts, at least 0.
@@ -164,7 +184,7 @@ class BinaryIndex(Container[BitSegment]):
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from . import arrays, backends
 from .coding import Frame
 from .container import Container
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .rotation import BlockRotation
@@ -158,8 +158,16 @@ class NestedIndex(Container[Segment]):
         x = arrays.vectors(x, "x", self._d)
         self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
+    @limited
     def search(
-        self, q: Any, k: int, *, dims: int | None = None, plan: Any = None, threads: int | None = None
+        self,
+        q: Any,
+        k: int,
+        *,
+        dims: int | None = None,
+        plan: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The k best rows for each query, exactly unless a plan says otherwise.
 
@@ -177,6 +185,8 @@ class NestedIndex(Container[Segment]):
             scores are estimates.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
@@ -192,6 +202,8 @@ class NestedIndex(Container[Segment]):
             cannot be run, see `Stage`; no plan where no rows are stored.
         TypeError
             A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages.
+        TimeoutError
+            After `timeout`.
         """
         k = arrays.result_count(k)
         if plan is None:
@@ -205,12 +217,15 @@ class NestedIndex(Container[Segment]):
             scores, found, _ = run_plan(parts, steps, task, self._frame, threads_for(threads, work // 16))
         return as_results(scores, found, k, self._metric)
 
-    def explain(self, q: Any, k: int, plan: Any = None, *, dims: int | None = None) -> Explanation:
+    @limited
+    def explain(
+        self, q: Any, k: int, plan: Any = None, *, dims: int | None = None, timeout: float | None = None
+    ) -> Explanation:
         """What a search does: for each stage the rows it scores, the bytes that takes and the time, per query.
 
         Parameters
         ----------
-        q, k, plan, dims
+        q, k, plan, dims, timeout
             As for `search`, which is run with one thread. Without a plan the stages are those of exact search: the scan
             of the int8 planes, and the rows whose upper bounds called for an exact score.
 
@@ -221,7 +236,7 @@ class NestedIndex(Container[Segment]):
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
 
         Examples

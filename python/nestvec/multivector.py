@@ -15,7 +15,7 @@ from .bags import BagQueries, best
 from .index import NestedIndex
 from .maxsim import carved
 from .muvera import FixedDimensionalEncoder
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .plan import Stage
 from .tokens import TYPES, Store, exact_topk, extended, score_listed, widened_tokens
 
@@ -190,6 +190,7 @@ class MultiVectorIndex:
                 self._positions |= {one: first + i for i, one in enumerate(given.tolist())}
             self._contents = Contents(store, encodings, names)
 
+    @limited
     def search(
         self,
         q: Any,
@@ -200,6 +201,7 @@ class MultiVectorIndex:
         exact: bool | None = None,
         plan: Sequence[Stage] | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The k documents with the largest MaxSim for each query.
 
@@ -223,6 +225,8 @@ class MultiVectorIndex:
             values of the encoding to look at, ``r * encoder.repetition_dim`` for r repetitions.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
@@ -239,6 +243,8 @@ class MultiVectorIndex:
             `exact` together with `candidates` or `plan`.
         TypeError
             A dtype that holds no real numbers.
+        TimeoutError
+            After `timeout`.
         """
         k = arrays.result_count(k)
         contents = self._contents
@@ -257,14 +263,21 @@ class MultiVectorIndex:
             found = _ranked(contents, ranked, positions, k, workers)
         return _results(contents, found, k)
 
+    @limited
     def shortlist(
-        self, q: Any, c: int, *, plan: Sequence[Stage] | None = None, threads: int | None = None
+        self,
+        q: Any,
+        c: int,
+        *,
+        plan: Sequence[Stage] | None = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The c documents whose encodings have the largest inner products with each query's, as codes estimate them.
 
         Parameters
         ----------
-        q, plan, threads
+        q, plan, threads, timeout
             As for `search`.
         c : int
             Documents per query, at least 1.
@@ -278,7 +291,7 @@ class MultiVectorIndex:
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
         """
         c = arrays.result_count(c)

@@ -14,6 +14,8 @@ OVERREAD = 1024  # bytes a matrix multiplication may read past the last line of 
 
 Array = npt.NDArray[Any]
 
+EVERY = np.empty((0, 0), np.uint64)  # of rows allowed: no word, so every row
+
 
 def padded(count: int, multiple: int) -> int:
     """`count` rounded up to a multiple."""

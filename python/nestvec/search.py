@@ -128,6 +128,7 @@ class Scan:
             at = part.first
             while at < part.last:
                 end = min(part.last, at + chunk)
+                parallel.check()
                 begun = perf_counter()
                 self._chunk(part, at, end)
                 affordable = int((end - at) * SLICE / max(perf_counter() - begun, 1e-6)) // BLOCK * BLOCK

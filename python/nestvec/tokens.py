@@ -204,8 +204,9 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
         one = len(queries) == 1
         found = out[:, start + first : start + last] if one else np.empty((len(queries), last - first), np.float32)
         backends.current().scan_bags(
-            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last, found
-        )
+            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last,
+            np.empty((0, 0), np.uint8), found,
+        )  # fmt: skip
         if not one:
             out[:, start + first : start + last] = found
 
