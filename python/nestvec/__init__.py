@@ -21,9 +21,11 @@ from .muvera import FixedDimensionalEncoder
 from .plan import Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
+from .storage import FileError
 
 __all__ = [
     "BinaryIndex",
+    "FileError",
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
