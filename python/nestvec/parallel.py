@@ -117,10 +117,6 @@ def threads_for(threads: int | None, work: int) -> int:
     return cores() if work > SMALL_WORK else 1
 
 
-def check() -> None:
-    """Raise what ends the call that this thread works for, if anything does."""
-
-
 def run(work: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
     """Results of ``work(part)`` for every part, in order, by at most `threads` threads, the calling one among them.
 

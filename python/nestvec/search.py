@@ -296,18 +296,21 @@ def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
 
 def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
     """Planes over exactly the searched dims, made for this search a few thousand rows at a time."""
-    bounds = np.asarray([task.dims], np.int64)
-    scan = Scan(task, bounds)
+    scan = Scan(task, np.asarray([task.dims], np.int64))
     for part in parts:
         for at in range(part.first, part.last, PACK_ROWS):
-            end = min(part.last, at + PACK_ROWS)
-            source = part.segment
-            rows = source.rows[at:end]
-            piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[at:end], source.base + at)
-            values = widened(rows[:, : task.dims], task.row_type)
-            scan.kernels.pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
-            scan.run([Part(piece, 0, len(rows), part.words(at, end))])
+            scan.run([packed_part(part, at, min(part.last, at + PACK_ROWS), task)])
     return scan.heaps
+
+
+def packed_part(part: Part, first: int, last: int, task: Task) -> Part:
+    """Rows [`first`, `last`) with a plane of one level, over the searched dims."""
+    source, bounds = part.segment, np.asarray([task.dims], np.int64)
+    rows = source.rows[first:last]
+    piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[first:last], source.base + first)
+    values = widened(rows[:, : task.dims], task.row_type)
+    backends.current().pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
+    return Part(piece, 0, len(rows), part.words(first, last))
 
 
 def widened(rows: Array, row_type: str) -> Array:
@@ -354,3 +357,12 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
         found = np.pad(found, ((0, 0), (0, missing)), constant_values=worst)
         ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
     return found, ids
+
+
+def as_ranges(found: Sequence[tuple[Array, Array]], metric: str) -> tuple[Array, Array, Array]:
+    """Results of each query as `lims`, float32 scores or distances, and ids."""
+    lims = np.cumsum([0, *(len(ids) for _, ids in found)], dtype=np.int64)
+    scores = np.concatenate([np.empty(0), *(scores for scores, _ in found)])
+    with np.errstate(over="ignore"):
+        values = (-scores if metric == "l2" else scores).astype(np.float32)
+    return lims, values, np.concatenate([np.empty(0, np.int64), *(ids for _, ids in found)])
