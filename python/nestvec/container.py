@@ -76,8 +76,7 @@ class Collection(ABC, Generic[I]):
             contents, slots = self._find(wanted, missing=missing)
             slots = np.unique(slots[slots >= 0])
             if len(slots):
-                after = contents._replace(tombstones=contents.tombstones.plus(slots))
-                self._publish(after, gone=wanted, dead=slots)
+                self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)
 
     def _find(self, wanted: Array, missing: str = "raise") -> tuple[I, Array]:
@@ -184,6 +183,10 @@ class Contents(NamedTuple, Generic[S]):
             if len(here):
                 yield one.segment, slots[here] - first, here
 
+    def without(self, slots: Array) -> Contents[S]:
+        """The same less some rows."""
+        return self._replace(tombstones=self.tombstones.plus(slots))
+
     def named(self, slots: Array) -> Array:
         """Ids of some slots."""
         result = np.empty(len(slots), np.int64)
@@ -276,7 +279,7 @@ class Container(Collection[Contents[S]]):
         with self._writing():
             before, old = self._find(wanted)
             after, slots = self._extended(before, x, wanted, workers)
-            self._publish(after._replace(tombstones=after.tombstones.plus(old)), wanted, slots, dead=old)
+            self._publish(after.without(old), wanted, slots, dead=old)
 
     def _extended(self, before: Contents[S], x: Array, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
         """Contents with more rows, in room that no reader of `before` looks at, and the slots of these."""

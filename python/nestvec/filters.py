@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class Bitmap:
     """
 
     bits: Array
-    order: str = "little"
+    order: Literal["little", "big"] = "little"
 
     def __post_init__(self) -> None:
         arrays.one_of(self.order, "order", ("little", "big"))
@@ -148,7 +148,7 @@ def _of_bitmap(contents: Identified, given: Bitmap, count: int) -> Array:
         for row in words:
             with_bits(row, last, on=False)
         return words
-    masks = np.unpackbits(bits, axis=1, bitorder=given.order).view(bool)  # type: ignore[arg-type]
+    masks = np.unpackbits(bits, axis=1, bitorder=given.order).view(bool)
     return _of_masks(contents, lambda run: _looked_up(masks, run))
 
 

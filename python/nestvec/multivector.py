@@ -62,6 +62,10 @@ class Contents(NamedTuple):
         """Documents, removed ones not counted."""
         return self.store.ntotal - len(self.tombstones)
 
+    def without(self, positions: Array) -> Contents:
+        """The same less some documents."""
+        return self._replace(tombstones=self.tombstones.plus(positions))
+
     def numbers(self, positions: Array) -> Array:
         """What orders documents with equal scores: integer ids, or else the positions."""
         return positions if self.names is None or self.strings else self.names[positions]
@@ -236,7 +240,7 @@ class MultiVectorIndex(Collection[Contents]):
             given = self._given_ids(ids, len(bags), before)
             if given is not None:
                 after, slots = self._extended(before, bags, given, made, workers)
-                self._show(before, after._replace(tombstones=after.tombstones.plus(old)), slots, old)
+                self._show(before, after.without(old), slots, old)
 
     def merge(self, other: MultiVectorIndex, *, add_id: int = 0, threads: int | None = None) -> None:
         """Add all documents of another index, with their tokens as stored there; the other one stays as it is.
@@ -285,7 +289,7 @@ class MultiVectorIndex(Collection[Contents]):
             if not before.tombstones and len(before.store.segments) <= 1:
                 return
             positions = np.flatnonzero(to_bools(before.tombstones.alive(before.room), before.store.ntotal))
-            names = positions if before.names is None else before.names[positions]
+            names: Array | None = positions if before.names is None else before.names[positions]
             if before.names is None and len(positions) == before.store.ntotal:
                 names = None  # positions stay what they are
             store, encodings = Store(), self._start.encodings

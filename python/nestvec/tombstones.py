@@ -32,7 +32,8 @@ def with_bits(words: Array, slots: Array, *, on: bool) -> Array:
 
 def has_bits(words: Array, slots: Array) -> Array:
     """Whether the bits of some slots are one."""
-    return (words[slots >> 6] >> (slots & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
+    bits: Array = words[slots >> 6] >> (slots & 63).astype(np.uint64) & np.uint64(1)
+    return bits.astype(bool)
 
 
 def from_bools(mask: Array) -> Array:
