@@ -14,6 +14,7 @@ from .bits import (
     jaccard_topk,
     pack_bits,
 )
+from .filters import Bitmap
 from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
@@ -25,6 +26,7 @@ from .storage import FileError
 
 __all__ = [
     "BinaryIndex",
+    "Bitmap",
     "FileError",
     "FixedDimensionalEncoder",
     "MultiVectorIndex",

@@ -31,6 +31,7 @@ class BitPart(NamedTuple):
     last: int
     ids: Array
     base: int
+    allowed: Array = EVERY
 
 
 @dataclass(frozen=True)
