@@ -32,6 +32,7 @@ class BitPart(NamedTuple):
     last: int
     ids: Array
     base: int
+    allowed: Array = EVERY
 
 
 @dataclass(frozen=True)
