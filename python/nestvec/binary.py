@@ -253,7 +253,7 @@ class BinaryIndex(Container[BitSegment]):
 
         def within(part: BitPart) -> list[Within]:
             found = counted(part.words, used, queries, XOR, part.first, part.last)
-            return [_within(part, limit, some.start, counts) for some, counts in found]
+            return [_within(part, limit, some, counts) for some, counts in found]
 
         found = parallel.run(within, spans, threads_for(threads, len(queries) * total * used // 8))
         return _by_query([some for part in found for some in part], len(queries))
