@@ -8,7 +8,7 @@ The rest wait; most are dropped later by a better threshold without ever being r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import backends, parallel
 from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
-from .planes import BLOCK, Segment, aligned, level_widths, padded
+from .planes import BLOCK, EVERY, Segment, aligned, level_widths, padded
 
 Array = npt.NDArray[Any]
 
@@ -35,11 +35,20 @@ ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Part:
-    """Rows [`first`, `last`) of a segment; `first` is a multiple of 64."""
+    """Rows [`first`, `last`) of a segment that are `allowed`; `first` is a multiple of 64.
+
+    ``allowed`` (m, words) uint64 is one set of the segment's rows for each query, one for all (m = 1), or none (m = 0):
+    every row. Row r is bit ``r % 64``, least significant first, of word ``r // 64``; words cover at least `last` rows.
+    """
 
     segment: Segment
     first: int
     last: int
+    allowed: Array = field(default_factory=lambda: EVERY)
+
+    def of_queries(self, queries: slice) -> Part:
+        """The same rows as some of the queries may find them."""
+        return replace(self, allowed=self.allowed[queries]) if len(self.allowed) > 1 else self
 
 
 @dataclass(frozen=True)
@@ -254,7 +263,7 @@ def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
                 shares.append([])
                 room = share
             end = min(part.last, at + room)
-            shares[-1].append(Part(part.segment, at, end))
+            shares[-1].append(replace(part, first=at, last=end))
             room = max(0, room - padded(end - at, BLOCK))
             at = end
     return shares
