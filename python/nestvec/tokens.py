@@ -185,40 +185,47 @@ def score_listed(store: Store, queries: BagQueries, positions: Array, threads: i
     return out
 
 
-def exact_topk(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
-    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; `ids` by position."""
-    if len(queries) >= 2 * QUERIES * threads:
-        groups = [(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
-        found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1, ids), groups, threads)
-        return [one for group in found for one in group]
-    return _exact(store, queries, k, threads, ids)
+def exact_topk(
+    store: Store, queries: BagQueries, k: int, threads: int, ids: Array, allowed: Array | None = None
+) -> list[tuple[Array, Array]]:
+    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; `ids` by position.
+
+    `allowed`, (1 or nq, ntotal) bool, says by position which documents a query may find.
+    """
+    groups = [slice(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
+    many = len(queries) >= 2 * QUERIES * threads
+
+    def search(group: slice) -> list[tuple[Array, Array]]:
+        own = allowed[group] if allowed is not None and len(allowed) > 1 else allowed
+        return _exact(store, queries.some(group.start, group.stop), k, 1 if many else threads, ids, own)
+
+    return [one for group in parallel.run(search, groups, threads if many else 1) for one in group]
 
 
-def _exact(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
-    found = []
-    for first in range(0, len(queries), QUERIES):
-        some = queries.some(first, min(first + QUERIES, len(queries)))
-        upper = _upper_bounds(store, some, threads)
-        for i in range(len(some)):
-            scored = partial(score_listed, store, some.some(i, i + 1), threads=threads)
-            found.append(_refined(upper[i], scored, k, ids))
+def _exact(
+    store: Store, queries: BagQueries, k: int, threads: int, ids: Array, allowed: Array | None
+) -> list[tuple[Array, Array]]:
+    upper, found = _upper_bounds(store, queries, threads, allowed), []
+    for i in range(len(queries)):
+        scored = partial(score_listed, store, queries.some(i, i + 1), threads=threads)
+        found.append(_refined(upper[i], scored, k, ids))
     return found
 
 
-def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
-    """What no document's score exceeds, (nq, n) float32."""
+def _upper_bounds(store: Store, queries: BagQueries, threads: int, allowed: Array | None = None) -> Array:
+    """What no document's score exceeds, (nq, n) float32; -inf for documents without tokens or not allowed."""
     coded = coded_queries(queries.tokens, queries.offsets)
     starts = np.cumsum([0, *store.counts])
     out = np.empty((len(queries), int(starts[-1])), np.float32)
+    sets = np.empty((0, out.shape[1]), np.uint8) if allowed is None else allowed.view(np.uint8)
 
-    def scan(task: tuple[CodedBags, int, int, int]) -> None:
-        bags, start, first, last = task
+    def scan(task: tuple[CodedBags, Array, int, int, int]) -> None:
+        bags, own, start, first, last = task
         one = len(queries) == 1
         found = out[:, start + first : start + last] if one else np.empty((len(queries), last - first), np.float32)
         backends.current().scan_bags(
-            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last,
-            np.empty((0, 0), np.uint8), found,
-        )  # fmt: skip
+            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last, own, found
+        )
         if not one:
             out[:, start + first : start + last] = found
 
@@ -229,8 +236,9 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
         return spans(np.diff(segment.offsets[: n + 1]) * each, threads)
 
     tasks = [
-        (segment.coded, int(start), *cut)
+        (segment.coded, own, int(start), *cut)
         for segment, n, start in zip(store.segments, store.counts, starts[:-1], strict=True)
+        for own in [np.ascontiguousarray(sets[:, start : start + n])]
         for cut in cuts(segment, n)
     ]
     parallel.run(scan, tasks, threads)
@@ -238,15 +246,20 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
 
 
 def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Array) -> tuple[Array, Array]:
-    """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best."""
+    """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best.
+
+    Documents whose bound is -inf are none.
+    """
+    some = np.flatnonzero(upper > -np.inf)
+    upper, ids = upper[some], ids[some]
     first = max(2 * k, FIRST)
     if len(upper) > first:
-        positions = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
+        places = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
     else:
-        positions = np.arange(len(upper))
-    scores, found = best(score_of(positions)[0], ids[positions], k)
+        places = np.arange(len(upper))
+    scores, found = best(score_of(some[places])[0], ids[places], k)
     seen = np.zeros(len(upper), bool)
-    seen[positions] = True
+    seen[places] = True
     while True:
         least = scores[-1] if len(scores) == k else -np.inf
         waiting = np.flatnonzero(~seen & (upper >= _rounded_down(least)))
@@ -256,7 +269,8 @@ def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Arra
             waiting = waiting[np.argpartition(upper[waiting], len(waiting) - first)[len(waiting) - first :]]
             first *= 2
         seen[waiting] = True
-        scores, found = best(np.concatenate([scores, score_of(waiting)[0]]), np.concatenate([found, ids[waiting]]), k)
+        exact = score_of(some[waiting])[0]
+        scores, found = best(np.concatenate([scores, exact]), np.concatenate([found, ids[waiting]]), k)
 
 
 def _rounded_down(score: float) -> Any:
