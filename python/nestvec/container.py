@@ -18,7 +18,7 @@ from .tombstones import Tombstones, to_bools
 Array = npt.NDArray[Any]
 
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
-ADD_ROWS = 4096  # rows converted and packed at a time
+ADD_ROWS, ADD_VALUES = 4096, 2**20  # rows converted and packed at a time, at most, and their values
 
 
 I = TypeVar("I", bound=Identified)
@@ -323,7 +323,8 @@ class Container(Collection[Contents[S]]):
         count = min(len(x) - at, segment.capacity - n)
         if given is not None:
             segment.ids[n : n + count] = given[at : at + count]
-        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, ADD_ROWS)})  # a block has one writer
+        step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
+        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
         parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
         stored[-1] = Stored(segment, n + count)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends
+from . import arrays, backends, slices
 from .coding import Frame
 from .container import Container, Contents
 from .filters import allowed_words, words_of
@@ -495,13 +495,16 @@ class NestedIndex(Container[Segment]):
         frame: Frame = self._start
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
-        some = x[:: -(-len(x) // MEAN_ROWS)].astype(np.float64)
-        if self._metric == "cosine":
-            with np.errstate(all="ignore"):
-                norms = np.linalg.norm(some, axis=1, keepdims=True)
-                some = some / np.where(norms > 0, norms, 1)
+        some = x[:: -(-len(x) // MEAN_ROWS)]
+        total = np.zeros(self._d)
         with np.errstate(all="ignore"):
-            mean = some.mean(axis=0)
+            for part in slices.steps(len(some), self._d):
+                rows = some[part].astype(np.float64)
+                if self._metric == "cosine":
+                    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+                    rows /= np.where(norms > 0, norms, 1)
+                total += rows.sum(axis=0)
+            mean = total / len(some)
             return replace(frame, center=frame.rotated(mean[None])[0])
 
     def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:

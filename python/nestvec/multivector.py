@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, parallel
+from . import arrays, parallel, slices
 from .bags import BagQueries, best
 from .container import Collection
 from .filters import Bitmap, allowed_words, by_position
@@ -499,7 +499,7 @@ class MultiVectorIndex(Collection[Contents]):
         tokens, offsets = arrays.bag_queries(q, "q", self._encoder.dim)
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
-        return BagQueries(tokens.astype(np.float64), offsets)
+        return BagQueries(slices.converted(tokens, np.float64), offsets)
 
     def _made(self, fdes: Any, fingerprint: str | None, count: int) -> Array | None:
         """Encodings that the caller brought, checked."""
