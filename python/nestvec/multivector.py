@@ -391,7 +391,7 @@ class MultiVectorIndex(Collection[Contents]):
             size = len(ranked.tokens) * contents.store.tokens * self._encoder.dim
             numbers = contents.numbers(np.arange(contents.store.ntotal))
             allowed = by_position(words, contents.store.ntotal)
-            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers)
+            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers, allowed)
         else:
             workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
             c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)

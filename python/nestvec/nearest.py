@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backends, parallel, slices
-from .planes import BLOCK, EVERY, Words, level_widths, padded
+from .planes import BLOCK, EVERY, Words, allowed_rows, level_widths, padded, spread
 
 Array = npt.NDArray[Any]
 
@@ -20,12 +20,16 @@ XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
 GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
+COPY, COPIED = 70, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
 SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
 
 class BitPart(NamedTuple):
-    """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty."""
+    """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty.
+
+    `allowed` (m, words) uint64 is as for `nestvec.search.Part`.
+    """
 
     words: Words
     first: int
@@ -33,6 +37,10 @@ class BitPart(NamedTuple):
     ids: Array
     base: int
     allowed: Array = EVERY
+
+    def of_queries(self, queries: slice) -> BitPart:
+        """The same rows as some of the queries may find them."""
+        return self._replace(allowed=self.allowed[queries]) if len(self.allowed) > 1 else self
 
 
 @dataclass(frozen=True)
@@ -65,17 +73,51 @@ def _query_words(codes: Array, ends: Array) -> Array:
 
 
 def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Array, Array]:
-    """Distances (nq, m) int32 and ids int64 of the k nearest, by distance and then id; m is k or the number of rows."""
-    count = len(task.queries)
+    """Distances (nq, m) int32 and ids int64 of the k nearest, by distance and then id; m is at most k.
+
+    Where a query finds fewer than m, what is missing has id -1 and the largest int32.
+    """
+    count, in_order = len(task.queries), _in_order(parts)
+    parts = [some for part in parts if (some := _gathered(part, task)).first < some.last]
     if count == 0 or not parts:
         return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
     if count < 4 * threads:
         shares = _split(parts, threads)
-        return best(parallel.run(partial(_search, task=task), shares, threads), task.k)
+        return best(parallel.run(partial(_search, task=task, in_order=in_order), shares, threads), task.k)
     size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
-    batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
-    found = parallel.run(lambda some: _search(parts, some), batches, threads)
+
+    def search(at: int) -> tuple[Array, Array]:
+        some = slice(at, at + size)
+        return _search([part.of_queries(some) for part in parts], replace(task, queries=task.queries[some]), in_order)
+
+    found = parallel.run(search, range(0, count, size), threads)
     return slices.joined([d for d, _ in found]), slices.joined([i for _, i in found])
+
+
+def _in_order(parts: Sequence[BitPart]) -> bool:
+    """Whether ids ascend from row to row."""
+    begins = [part.base + part.first for part in parts]
+    ends = [part.base + part.last for part in parts]
+    return all(part.ids.size == 0 for part in parts) and all(a <= b for a, b in zip(ends, begins[1:], strict=False))
+
+
+def _gathered(part: BitPart, task: BitTask) -> BitPart:
+    """The part, or a copy of the rows that all queries may find, with their ids, where that is sooner scanned."""
+    if len(part.allowed) != 1:
+        return part
+    (count, blocks), queries = spread(part.allowed, part.first, part.last), len(task.queries)
+    if count * max(COPY + queries, COPIED * queries) >= blocks * BLOCK * queries:
+        return part if count else part._replace(last=part.first)
+    rows, source = allowed_rows(part.allowed, part.first, part.last), part.words
+    levels = int(np.searchsorted(source.bounds, task.bits)) + 1
+    copy = Words.allocate(padded(count, BLOCK), source.bounds[:levels])
+    places = np.pad(rows, (0, -count % BLOCK), mode="edge").reshape(-1, 1, BLOCK)
+    at = 0
+    for start, width in zip(source.starts.tolist(), (level_widths(copy.bounds, 64) // 64).tolist(), strict=False):
+        words = start + places // BLOCK * (BLOCK * width) + places % BLOCK + BLOCK * np.arange(width)[:, None]
+        np.take(source.words, words.reshape(-1), out=copy.words[at : at + words.size], mode="clip")
+        at += words.size
+    return BitPart(copy, 0, count, part.ids[rows] if part.ids.size else rows + part.base, 0)
 
 
 def _split(parts: Sequence[BitPart], shares: int) -> list[list[BitPart]]:
@@ -122,9 +164,8 @@ class _Lists:
             self.counts[query] = len(kept)
 
 
-def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
-    lists, in_order = _Lists(task), all(part.ids.size == 0 for part in parts)
-    found = []
+def _search(parts: Sequence[BitPart], task: BitTask, in_order: bool) -> tuple[Array, Array]:
+    lists, found = _Lists(task), []
     for part in parts:
         lists.counts[:] = 0
         _scan(part, task, lists, in_order)
@@ -140,7 +181,7 @@ def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
         end, begun = min(part.last, at + chunk), perf_counter()
         reached = scan(
             part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
-            in_order, at, end, EVERY, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances,
+            in_order, at, end, part.allowed, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances,
             lists.counts,
         )  # fmt: skip
         if reached < end:
@@ -158,7 +199,8 @@ def _ordered(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> tup
         places = np.empty(task.bits + 2, np.int64)
         order = backends.current().order_bits
         order(lists.limits, lists.rows, lists.distances, lists.counts, places, rows, distances)
-        return distances, np.where(rows < 0, -1, rows.astype(np.int64) + part.base)
+        named = part.ids[rows] if part.ids.size else rows.astype(np.int64) + part.base
+        return distances, np.where(rows < 0, -1, named)
     distances, ids = np.full((count, k), np.iinfo(np.int32).max, np.int32), np.full((count, k), -1, np.int64)
     for query, found in enumerate(lists.counts):
         rows = lists.rows[query, :found]

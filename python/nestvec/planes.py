@@ -18,6 +18,7 @@ COPY_ROWS = 16_384  # rows copied at a time: Ctrl-C is answered in between
 Array = npt.NDArray[Any]
 
 EVERY = np.empty((0, 0), np.uint64)  # of rows allowed: no word, so every row
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)  # of each byte
 
 
 def padded(count: int, multiple: int) -> int:
@@ -69,6 +70,39 @@ def copy_rows(source: Sequence[Array], rows: Array, target: Sequence[Array], fir
     for a, b in zip(source, target, strict=True):
         group = a.shape[2]
         b[places // group, :, places % group] = a[rows // group, :, rows % group]
+
+
+def count_ones(words: Array) -> Array:
+    """One bits of (..., n) words, added up over the last axis: int64."""
+    counts = np.bitwise_count(words) if hasattr(np, "bitwise_count") else _ONES[words.view(np.uint8)]
+    return counts.sum(axis=-1, dtype=np.int64)  # type: ignore[no-any-return]
+
+
+def allowed_words(allowed: Array, first: int, last: int) -> Array:
+    """The words of a set (1, words) for rows [`first`, `last`), no others; `first` is a multiple of 64, and bit 0."""
+    words = allowed[0, first // BLOCK : padded(last, BLOCK) // BLOCK]
+    if last % BLOCK and last > first:
+        words = words.copy()
+        words[-1] &= np.uint64(2 ** (last % BLOCK) - 1)
+    return words
+
+
+def allowed_rows(allowed: Array, first: int, last: int) -> Array:
+    """Rows of [`first`, `last`) that a set (1, words) has, ascending: int64; all where there is no set."""
+    if len(allowed) == 0:
+        return np.arange(first, last)
+    words = allowed_words(allowed, first, last)
+    used = np.flatnonzero(words)
+    bits = np.flatnonzero(np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_))
+    return first + used[bits // BLOCK] * BLOCK + bits % BLOCK
+
+
+def spread(allowed: Array, first: int, last: int) -> tuple[int, int]:
+    """How many rows of [`first`, `last`) a set (1, words) has, or all where there is none, and in how many blocks."""
+    if len(allowed) == 0:
+        return last - first, padded(last - first, BLOCK) // BLOCK
+    words = allowed_words(allowed, first, last)
+    return int(count_ones(words)), int(np.count_nonzero(words))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from . import backends, parallel, slices
 from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
-from .planes import BLOCK, EVERY, Segment, padded
+from .planes import BLOCK, Segment, allowed_rows, padded, spread
 from .search import EVERYTHING, RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 
 Array = npt.NDArray[Any]
@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
+LISTED = {"b1": 1.5, "i4": 3.0, "i8": 3.0}  # rows allowed a block that has any: where fewer, they are listed
 CALL_BYTES = 2**25  # read by one call of a kernel: Ctrl-C is answered between calls
 LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a row costs besides its bytes
 
@@ -44,6 +45,14 @@ class Shortlist:
         backends.current().keep_best(self.rows, self.sums, self.values, self.counts, count)
 
     @classmethod
+    def of(cls, rows: Array) -> Shortlist:
+        """Rows of which nothing else is known."""
+        result = cls(len(rows))
+        result.rows[:] = rows
+        result.counts[0] = len(rows)
+        return result
+
+    @classmethod
     def joined(cls, parts: Sequence[Shortlist]) -> Shortlist:
         """Several lists as one."""
         if len(parts) == 1:
@@ -63,6 +72,15 @@ class Meter:
     seconds: list[float]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What a query may find: parts with at most one set each, how many rows, and those where they are to be listed."""
+
+    parts: list[Part]
+    total: int
+    rows: Array | None
+
+
 class Run:
     """A batch of queries, coded for each stage of a plan; `search` runs one of them."""
 
@@ -74,36 +92,56 @@ class Run:
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
         ]
+        self.shared = self._reach(0) if all(len(part.allowed) <= 1 for part in parts) else None
 
     def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
         """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
         begun = perf_counter()
         heaps: Heaps | None = None
-        found = Shortlist(0)
+        found, reach = Shortlist(0), self.shared or self._reach(query)
         for number, step in enumerate(self.steps):
             last = number == len(self.steps) - 1
-            meter.rows[number] += len(found) if number else self.offsets[-1]
+            meter.rows[number] += len(found) if number else reach.total
             if step.code == "raw":
-                heaps = self._raw(query, step, found if number else None, threads, named=last)
+                heaps = (
+                    self._raw(query, step, found, named=last)
+                    if number
+                    else self._exact(query, step, reach.parts, threads, named=last)
+                )
                 if not last:
                     found = self._listed(heaps)
             else:
-                found = self._list(query, number, found) if number else self._first(query, threads)
+                found = self._list(query, number, found) if number else self._first(query, reach, threads)
                 found.keep(step.keep)
             now = perf_counter()
             meter.seconds[number] += now - begun
             begun = now
         return heaps.ordered() if heaps and self.steps[-1].code == "raw" else self._estimated(query, found)
 
-    def _first(self, query: int, threads: int) -> Shortlist:
-        shares = split_rows(self.parts, threads)
+    def _reach(self, query: int) -> Reach:
+        parts = [part.of_queries(slice(query, query + 1)) for part in self.parts]
+        counts = [spread(part.allowed, part.first, part.last) for part in parts]
+        total, blocks = (sum(some) for some in zip((0, 0), *counts, strict=True))
+        if total >= LISTED.get(self.steps[0].code, 0) * blocks:
+            return Reach(parts, total, None)
+        rows = [
+            allowed_rows(part.allowed, part.first, part.last) + offset
+            for part, offset in zip(parts, self.offsets, strict=False)
+        ]
+        return Reach(parts, total, np.concatenate(rows))
+
+    def _first(self, query: int, reach: Reach, threads: int) -> Shortlist:
+        if reach.rows is not None:
+            lists = [Shortlist.of(rows) for rows in np.array_split(reach.rows, threads)]
+            return Shortlist.joined(parallel.run(partial(self._list, query, 0), lists, threads))
+        shares = split_rows(reach.parts, threads)
         numbers = {id(part.segment): number for number, part in enumerate(self.parts)}
         located = [[(part, self.offsets[numbers[id(part.segment)]]) for part in share] for share in shares]
         return Shortlist.joined(parallel.run(partial(self._scan, query), located, threads))
 
     def _scan(self, query: int, parts: Sequence[tuple[Part, int]]) -> Shortlist:
         keep = self.steps[0].keep
-        total = sum(part.last - part.first for part, _ in parts)
+        total = sum(spread(part.allowed, part.first, part.last)[0] for part, _ in parts)
         expected, least = float(keep), -np.inf
         if total >= max(SAMPLE_FROM, 8 * keep):
             expected, least = self._sampled(query, parts, total)
@@ -122,6 +160,8 @@ class Run:
         scanned = sum(BLOCK * -(-(part.last - part.first) // stride) for part, _ in parts)
         found = Shortlist(scanned + BLOCK)
         self._scan_parts(query, parts, -np.inf, found, stride)
+        if len(found) == 0:  # no block of the sample has a row allowed
+            return float(keep), -np.inf
         rank = len(found) * keep / total
         rank = int(rank + 3 * rank**0.5 + 4)
         share = len(found) / total
@@ -141,8 +181,8 @@ class Run:
                 parallel.check()
                 before, end = len(found), min(part.last, at + rows_per_call)
                 at = scan(
-                    *fixed, *coded, least, at, end, stride, EVERY.ravel(), found.rows, found.sums, found.values,
-                    found.counts,
+                    *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
+                    found.values, found.counts,
                 )  # fmt: skip
                 if offset:
                     found.rows[before : len(found)] += offset
@@ -172,10 +212,8 @@ class Run:
             for at in range(first, last, most)
         ]
 
-    def _raw(self, query: int, step: Step, found: Shortlist | None, threads: int, *, named: bool) -> Heaps:
-        """Exact scores of the rows listed, or of all, and their ids, or their numbers."""
-        if found is None:
-            return self._exact(query, step, threads, named=named)
+    def _raw(self, query: int, step: Step, found: Shortlist, *, named: bool) -> Heaps:
+        """Exact scores of the rows listed, and their ids, or their numbers."""
         heaps = Heaps(1, step.keep)
         rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
         metric, one = METRICS[self.task.metric], np.ones(1)
@@ -192,12 +230,11 @@ class Run:
             )  # fmt: skip
         return heaps
 
-    def _exact(self, query: int, step: Step, threads: int, *, named: bool) -> Heaps:
+    def _exact(self, query: int, step: Step, parts: list[Part], threads: int, *, named: bool) -> Heaps:
         """The exact search, as the first stage of a plan."""
-        parts = self.parts
         if not named:
             parts = [
-                Part(replace(part.segment, ids=part.segment.ids[:0], base=offset), part.first, part.last)
+                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=offset))
                 for part, offset in zip(parts, self.offsets, strict=False)
             ]
         at_level = self.frame.bounds[step.levels - 1] == step.dims
@@ -210,11 +247,7 @@ class Run:
 
     def _listed(self, heaps: Heaps) -> Shortlist:
         """Rows of heaps, ascending."""
-        found = Shortlist(heaps.ids.shape[1])
-        rows = np.sort(heaps.ids[0][heaps.ids[0] >= 0])
-        found.counts[0] = len(rows)
-        found.rows[: len(rows)] = rows
-        return found
+        return Shortlist.of(np.sort(heaps.ids[0][heaps.ids[0] >= 0]))
 
     def _estimated(self, query: int, found: Shortlist) -> tuple[Array, Array]:
         """What the last stage estimated, as scores, best first."""

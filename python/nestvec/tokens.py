@@ -6,7 +6,7 @@ k-th best of them is a threshold, and only documents whose bound reaches it are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -197,40 +197,47 @@ def score_listed(store: Store, queries: BagQueries, positions: Array, threads: i
     return out
 
 
-def exact_topk(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
-    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; `ids` by position."""
-    if len(queries) >= 2 * QUERIES * threads:
-        groups = [(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
-        found = parallel.run(lambda cut: _exact(store, queries.some(*cut), k, 1, ids), groups, threads)
-        return [one for group in found for one in group]
-    return _exact(store, queries, k, threads, ids)
+def exact_topk(
+    store: Store, queries: BagQueries, k: int, threads: int, ids: Array, allowed: Array | None = None
+) -> list[tuple[Array, Array]]:
+    """Scores, float64, and ids of the k best documents of each query, best first, ties by id; `ids` by position.
+
+    `allowed`, (1 or nq, ntotal) bool, says by position which documents a query may find.
+    """
+    groups = [slice(first, min(first + QUERIES, len(queries))) for first in range(0, len(queries), QUERIES)]
+    many = len(queries) >= 2 * QUERIES * threads
+
+    def search(group: slice) -> list[tuple[Array, Array]]:
+        own = allowed[group] if allowed is not None and len(allowed) > 1 else allowed
+        return _exact(store, queries.some(group.start, group.stop), k, 1 if many else threads, ids, own)
+
+    return [one for group in parallel.run(search, groups, threads if many else 1) for one in group]
 
 
-def _exact(store: Store, queries: BagQueries, k: int, threads: int, ids: Array) -> list[tuple[Array, Array]]:
-    found = []
-    for first in range(0, len(queries), QUERIES):
-        some = queries.some(first, min(first + QUERIES, len(queries)))
-        upper = _upper_bounds(store, some, threads)
-        for i in range(len(some)):
-            scored = partial(score_listed, store, some.some(i, i + 1), threads=threads)
-            found.append(_refined(upper[i], scored, k, ids))
+def _exact(
+    store: Store, queries: BagQueries, k: int, threads: int, ids: Array, allowed: Array | None
+) -> list[tuple[Array, Array]]:
+    upper, found = _upper_bounds(store, queries, threads, allowed), []
+    for i in range(len(queries)):
+        scored = partial(score_listed, store, queries.some(i, i + 1), threads=threads)
+        found.append(_refined(upper[i], scored, k, ids))
     return found
 
 
-def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
-    """What no document's score exceeds, (nq, n) float32."""
+def _upper_bounds(store: Store, queries: BagQueries, threads: int, allowed: Array | None = None) -> Array:
+    """What no document's score exceeds, (nq, n) float32; -inf for documents without tokens or not allowed."""
     coded = coded_queries(queries.tokens, queries.offsets)
     starts = np.cumsum([0, *store.counts])
     out = np.empty((len(queries), int(starts[-1])), np.float32)
+    sets = np.empty((0, out.shape[1]), np.uint8) if allowed is None else allowed.view(np.uint8)
 
-    def scan(task: tuple[CodedBags, int, int, int]) -> None:
-        bags, start, first, last = task
+    def scan(task: tuple[CodedBags, Array, int, int, int]) -> None:
+        bags, own, start, first, last = task
         one = len(queries) == 1
         found = out[:, start + first : start + last] if one else np.empty((len(queries), last - first), np.float32)
         backends.current().scan_bags(
-            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last,
-            np.empty((0, 0), np.uint8), found,
-        )  # fmt: skip
+            bags.codes, bags.scales, bags.sums, bags.offsets, bags.bounds, *coded, first, last, own, found
+        )
         if not one:
             out[:, start + first : start + last] = found
 
@@ -241,24 +248,53 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int) -> Array:
         return spans(np.diff(segment.offsets[: n + 1]) * each, threads)
 
     tasks = [
-        (segment.coded, int(start), *cut)
-        for segment, n, start in zip(store.segments, store.counts, starts[:-1], strict=True)
+        (segment.coded, own, int(start), *cut)
+        for segment, start, n in _quiet(store)
+        for own in [np.ascontiguousarray(sets[:, start : start + n])]
         for cut in cuts(segment, n)
     ]
     parallel.run(scan, tasks, threads)
     return out
 
 
+def _quiet(store: Store) -> Iterator[tuple[TokenSegment, int, int]]:
+    """Segments, their first positions and counts, for scans, which also read what is behind the last document.
+
+    The last documents of a segment that may grow are copied: what is behind them is being written to by nobody.
+    """
+    start = 0
+    for number, (segment, n) in enumerate(zip(store.segments, store.counts, strict=True), 1):
+        end, whole = int(segment.offsets[n]), n
+        if number == len(store.segments) and n < segment.documents and end < len(segment.rows):
+            read = end - behind(segment.coded.codes.shape[1])
+            whole = int(np.searchsorted(segment.offsets[: n + 1], read, "right")) - 1 if read >= 0 else 0
+        if whole:
+            yield segment, start, whole
+        if whole < n:
+            copy = TokenSegment.allocate(
+                n - whole, end - int(segment.offsets[whole]), segment.rows.shape[1], segment.suffix
+            )
+            copy.offsets[:] = segment.offsets[whole : n + 1] - begin
+            segment.copy_to(copy, np.arange(whole, n), 0)
+            yield copy, start + whole, n - whole
+        start += n
+
+
 def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Array) -> tuple[Array, Array]:
-    """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best."""
+    """The k best by exact scores, given bounds: the most promising first, then all that reach the k-th best.
+
+    Documents whose bound is -inf are none.
+    """
+    some = np.flatnonzero(upper > -np.inf)
+    upper, ids = upper[some], ids[some]
     first = max(2 * k, FIRST)
     if len(upper) > first:
-        positions = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
+        places = np.argpartition(upper, len(upper) - first)[len(upper) - first :]
     else:
-        positions = np.arange(len(upper))
-    scores, found = best(score_of(positions)[0], ids[positions], k)
+        places = np.arange(len(upper))
+    scores, found = best(score_of(some[places])[0], ids[places], k)
     seen = np.zeros(len(upper), bool)
-    seen[positions] = True
+    seen[places] = True
     while True:
         least = scores[-1] if len(scores) == k else -np.inf
         waiting = np.flatnonzero(~seen & (upper >= _rounded_down(least)))
@@ -268,7 +304,8 @@ def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Arra
             waiting = waiting[np.argpartition(upper[waiting], len(waiting) - first)[len(waiting) - first :]]
             first *= 2
         seen[waiting] = True
-        scores, found = best(np.concatenate([scores, score_of(waiting)[0]]), np.concatenate([found, ids[waiting]]), k)
+        exact = score_of(some[waiting])[0]
+        scores, found = best(np.concatenate([scores, exact]), np.concatenate([found, ids[waiting]]), k)
 
 
 def _rounded_down(score: float) -> Any:
@@ -293,7 +330,8 @@ def exact_within(
     for i in range(len(queries)):
         parallel.check()
         one = queries.some(i, i + 1)
-        upper = _upper_bounds(store, one, threads)[0]
+        own = allowed[i : i + 1] if allowed is not None and len(allowed) > 1 else allowed
+        upper = _upper_bounds(store, one, threads, own)[0]
         listed = np.flatnonzero((upper >= _rounded_down(least)) & (upper > -np.inf))
         scores = score_listed(store, one, listed, threads)[0] if len(listed) else np.empty(0)
         kept = scores >= least
