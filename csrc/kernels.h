@@ -14,6 +14,12 @@ struct Plane {
   int64_t stored, capacity;
 };
 
+// Which rows may be found, one bit each.
+struct Allowed {
+  const uint64_t* words;  // null: every row
+  int64_t stride;         // words from one query's set to the next one's; 0: one set for all
+};
+
 struct QueryBatch {
   const int8_t* codes;  // (padded, stride)
   const int32_t* sums;  // (levels, padded) of the codes of each prefix
@@ -22,6 +28,7 @@ struct QueryBatch {
   const int64_t* bounds;  // (levels,)
   int64_t n, padded, stride, levels;
   int metric;
+  Allowed allowed;
 };
 
 struct Candidates {
@@ -55,6 +62,12 @@ struct Thresholds {
   const double* multiply;
   const double* offset;
   float* values;
+};
+
+// Rows that may be found, row r by bit r % 64 of word r / 64; null: all.
+struct RowSets {
+  const uint64_t* words;
+  int64_t step;  // words from one query's set to the next one's; 0: one set for all
 };
 
 // Sign bits: words of 64 rows, see python/nestvec/kernels/bits.py.
@@ -137,6 +150,12 @@ struct CodedBagQueries {
   int64_t n;
 };
 
+// Documents that may be found, a byte each; null: all.
+struct DocumentSets {
+  const uint8_t* bytes;
+  int64_t step;  // as in RowSets
+};
+
 // Bags of tokens and their fixed dimensional encodings: python/nestvec/kernels/fde.py.
 struct Bags {
   const float* x;
@@ -167,10 +186,10 @@ struct ProbeQueries {
 };
 
 using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
-                          int64_t stride, const Shortlist&);
+                          int64_t stride, const uint64_t* allowed, const Shortlist&);
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
-using TopK = void(const Queries&, const Rows&, const Best&);
+using TopK = void(const Queries&, const Rows&, const Allowed&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
 using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch,
                        double* out);
@@ -182,6 +201,7 @@ struct Kernels {
   void (&narrow_bf16)(const float* source, uint16_t* target, int64_t n);
   int64_t (&first_nonfinite)(const float* values, int64_t n);
   int64_t (&sum_bytes)(const uint8_t* values, int64_t n);
+  uint32_t (&crc32c)(const uint8_t* data, int64_t n, uint32_t seed);
   void (&pack_rows)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, const int64_t* starts,
                     int64_t first, uint8_t* codes, float* stats, float* blocks, int64_t capacity);
   void (&pack_queries)(const float* q, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, int metric,
@@ -193,7 +213,7 @@ struct Kernels {
   void (&pack_words)(const uint8_t* codes, int64_t n, int64_t width, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int64_t first, uint64_t* words);
   void (&count_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, int32_t* out);
-  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const Nearest&);
+  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const RowSets&, const Nearest&);
   void (&order_bits)(const Nearest&, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best);
   void (&pack_signs)(const float* x, int64_t n, int64_t d, const double* center, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int metric, int64_t first, uint64_t* words, uint16_t* factors,
@@ -215,7 +235,8 @@ struct Kernels {
   MaxSim &maxsim_f32, &maxsim_f16, &maxsim_bf16, &maxsim_i8;
   void (&pack_bags)(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                     float* scales, int32_t* sums, float* bounds);
-  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, float* out);
+  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, const DocumentSets&,
+                    float* out);
 };
 
 }  // namespace nestvec

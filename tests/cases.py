@@ -11,7 +11,7 @@ import numpy as np
 import maxsim_cases
 from inputs import level_widths, levels_of, stored, values
 from nestvec.kernels import TABLE
-from nestvec.planes import BLOCK, NibblePlane, Segment, SignPlane, Words, padded
+from nestvec.planes import BLOCK, EVERY, NibblePlane, Segment, SignPlane, Words, padded
 from token_cases import TOKENS
 
 Arguments = dict[str, Any]
@@ -64,6 +64,11 @@ def bit_queries(rng: np.random.Generator, count: int, bounds: np.ndarray, bits: 
     return np.concatenate(parts, axis=1)
 
 
+def _crc32c(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    return {"data": rng.integers(0, 256, n * d, dtype=np.uint8), "seed": int(rng.choice([0, rng.integers(2**32)]))}
+
+
 def _sign_bits(dtype: type) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         x = values(rng, kind, n, d).astype(dtype)
@@ -107,10 +112,18 @@ def no_nearest(count: int, bits: int, room: int) -> Arguments:
     }
 
 
+def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
+    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
+    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
+
+
 def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     del kind
     some = _some_bits(rng, n, d)
     room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+    count = len(some["queries"])
     return {
         **some,
         "what": int(rng.integers(0, 2)),
@@ -118,7 +131,8 @@ def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
         "in_order": bool(rng.integers(0, 2)),
         "first": 0,
         "last": n,
-        **no_nearest(len(some["queries"]), some["bits"], room),
+        "allowed": some_rows(rng, n, int(rng.choice([0, 1, count]))),
+        **no_nearest(count, some["bits"], room),
     }
 
 
@@ -235,6 +249,19 @@ def shortlist(room: int) -> Arguments:
     return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
 
 
+def allowed_rows(rng: np.random.Generator, n: int, queries: int) -> np.ndarray:
+    """No set of rows, one, or one for each query; some of them empty, whole, or of one row."""
+    sets = some_rows(rng, n, int(rng.choice([1, queries])))
+    for some in sets:
+        case = rng.integers(0, 6)
+        if case < 3:
+            some[:] = np.uint64(2**64 - 1) if case == 0 else np.uint64(0)
+        if case == 2 and n:
+            row = int(rng.integers(0, n))
+            some[row // BLOCK] = np.uint64(1 << row % BLOCK)
+    return EVERY if rng.random() < 0.3 else sets
+
+
 def _scan_code(code: str) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         some = _code_plane(rng, code, n, d, kind)
@@ -243,7 +270,8 @@ def _scan_code(code: str) -> Callable[..., Arguments]:
         first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
         counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
         stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
-        span = {"threshold": least, "first": first, "last": n, "stride": stride}
+        allowed = some_rows(rng, n, 1)[0] if rng.random() < 0.6 else EVERY.ravel()
+        span = {"threshold": least, "first": first, "last": n, "stride": stride, "allowed": allowed}
         return {**some, **span, **shortlist(room), "counts": counts}
 
     return make
@@ -270,6 +298,7 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
 
 
 CODED: dict[str, Callable[..., Arguments]] = {
+    "crc32c": _crc32c,
     "sign_bits_f32": _sign_bits(np.float32),
     "sign_bits_f64": _sign_bits(np.float64),
     "pack_words": _pack_words,
@@ -335,6 +364,7 @@ def scan_arguments(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: 
         "check": len(bounds) - 1,
         "first": 0,
         "last": len(segment.rows),
+        "allowed": EVERY,
         "rows": np.full((len(q), room), -1, np.int32),
         "upper": np.full((len(q), room), np.nan, np.float32),
         "counts": np.zeros(len(q), np.int64),
@@ -351,7 +381,7 @@ def upper_bounds(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: in
 def exact_scores(q: np.ndarray, x: np.ndarray, metric: int) -> np.ndarray:
     """Scores (nq, n) float64 as the table computes them."""
     best, ids = np.full((len(q), len(x)), -np.inf), np.full((len(q), len(x)), -1, np.int64)
-    TABLE["topk_f32"](q.astype(np.float64), x, x.shape[1], metric, ids[0, :0], 0, best, ids)
+    TABLE["topk_f32"](q.astype(np.float64), x, x.shape[1], metric, ids[0, :0], 0, EVERY, best, ids)
     return np.take_along_axis(best, np.argsort(ids, axis=1), 1)
 
 
@@ -414,6 +444,7 @@ def _scan(rng: np.random.Generator, x: np.ndarray, q: np.ndarray) -> Arguments:
     if len(x) > BLOCK:
         scan["first"] = int(rng.choice([0, BLOCK]))
     scan["check"] = int(rng.integers(0, len(bounds) + 1))
+    scan["allowed"] = allowed_rows(rng, len(x), len(q))
     return scan
 
 
@@ -432,9 +463,9 @@ def _exact(rng: np.random.Generator, name: str, x: np.ndarray, q: np.ndarray, su
     ids = rng.permutation(3 * n)[:n].astype(np.int64) if rng.random() < 0.5 else np.empty(0, np.int64)
     best = {"best_scores": np.full((len(q), k), -np.inf), "best_ids": np.full((len(q), k), -1, np.int64)}
     some |= {"ids": ids, "base": int(rng.integers(0, 1000))}
-    return (
-        {**some, **best} if name == "topk" else {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
-    )
+    if name == "topk":
+        return {**some, "allowed": allowed_rows(rng, n, len(q)), **best}
+    return {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
 
 
 def _laid_out(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:

@@ -14,8 +14,10 @@ import pytest
 import cases
 import truth
 from inputs import KINDS, METRICS, SHAPES, guarded, level_widths, stored, values
+from nestvec import backends
 from nestvec.kernels import TABLE
 from nestvec.kernels.lanes import L2
+from nestvec.planes import EVERY
 
 PLAIN = 2000  # values beyond which the compiled loop stands in for the interpreted one
 EPS = 2.0**-53
@@ -93,6 +95,70 @@ def test_full_buffers(queries: int, room: int, backend: Any, rng: np.random.Gene
     assert found == [np.flatnonzero(row >= bound).tolist() for row, bound in zip(reach, least, strict=True)]
 
 
+SETS = {
+    "none": lambda rng, shape: np.zeros(shape, bool),
+    "all": lambda rng, shape: np.ones(shape, bool),
+    "one": lambda rng, shape: np.arange(shape[1]) == rng.integers(0, shape[1], (shape[0], 1)),
+    "few": lambda rng, shape: rng.random(shape) < 0.02,
+    "half": lambda rng, shape: rng.random(shape) < 0.5,
+    "runs": lambda rng, shape: np.repeat(rng.random((shape[0], -(-shape[1] // 48))) < 0.3, 48, axis=1)[:, : shape[1]],
+}
+
+
+def words_of(sets: np.ndarray) -> np.ndarray:
+    """Sets of rows (m, n) as words; bits behind the last row are ones, which must not matter."""
+    bits = np.pad(sets, ((0, 0), (0, -sets.shape[1] % 64)), constant_values=True)
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("queries", [1, 3, 37])
+@pytest.mark.parametrize("kind", SETS)
+def test_scan_finds_what_is_allowed(kind: str, queries: int, own: bool, backend: Any, rng: np.random.Generator) -> None:
+    """Rows of the set and no others, with the same bounds as without; padding of the set is never read."""
+    for n in (1, 15, 16, 17, 63, 64, 65, 1000):
+        x, q, bounds = values(rng, "normal", n, 20), values(rng, "normal", queries, 20), np.asarray([7, 20])
+        segment, sets = cases.plane(x, bounds), SETS[kind](rng, (queries if own else 1, n))
+        scan = cases.scan_arguments(segment, bounds, q, 0, 1100)
+        assert backend.scan(*{**scan, "allowed": guarded(words_of(sets))}.values()) == n
+        upper = cases.upper_bounds(segment, bounds, q, 0)
+        for i, count in enumerate(scan["counts"]):
+            wanted = np.flatnonzero(sets[i if own else 0])
+            np.testing.assert_array_equal(scan["rows"][i, :count], wanted)
+            np.testing.assert_array_equal(scan["upper"][i, :count], upper[i, wanted])
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+def test_topk_finds_what_is_allowed(suffix: str, kind: str, own: bool, backend: Any, rng: np.random.Generator) -> None:
+    """The best of the set, as numpy finds them among its rows alone."""
+    kernel = getattr(backend, f"topk_{suffix}")
+    for n, queries, metric in ((1, 1, 0), (15, 2, 1), (16, 3, 2), (17, 1, 0), (63, 2, 1), (65, 70, 2), (2100, 3, 2)):
+        x, q = values(rng, "normal", n, 9, suffix), values(rng, "normal", queries, 9)
+        sets = SETS[kind](rng, (queries if own else 1, n))
+        best, found = np.full((queries, 5), -np.inf), np.full((queries, 5), -1)
+        rows = (q.astype(np.float64), stored(x, suffix), 9, metric, found[0, :0], 0)
+        kernel(*rows, guarded(words_of(sets)), best, found)
+        for i in range(queries):
+            some = np.flatnonzero(sets[i if own else 0])
+            scores = truth.scores(q[i : i + 1], x[some], METRICS[metric])[0]
+            order = np.argsort(-scores)[:5]
+            assert sorted(found[i].tolist()) == sorted([*some[order].tolist(), *[-1] * (5 - len(order))])
+            np.testing.assert_array_equal(np.sort(best[i])[::-1][: len(order)], scores[order])
+
+
+@pytest.mark.parametrize("name", [name for name in backends.available() if name not in ("numba", "python")])
+def test_sets_that_do_not_fit_are_refused(name: str) -> None:
+    """A set for some of the queries, or for fewer rows than there are, would be read past its end."""
+    for kernel in ("scan", "topk_f32"):
+        arguments = cases.arguments(kernel, 65, 5, "normal")
+        queries = len(arguments["counts"] if kernel == "scan" else arguments["q"])
+        for shape in ((queries + 1, 2), (1, 1), (2,)):
+            with pytest.raises(ValueError, match="allowed must"):
+                getattr(backends.load(name), kernel)(*{**arguments, "allowed": np.zeros(shape, np.uint64)}.values())
+
+
 def test_widen_all_bits(backend: Any) -> None:
     """Every finite float16 and bfloat16, compared with numpy and ml_dtypes."""
     for name, dtype in (("widen_f16", np.float16), ("widen_bf16", ml_dtypes.bfloat16)):
@@ -134,6 +200,35 @@ def test_sum_bytes(backend: Any, rng: np.random.Generator) -> None:
         assert backend.sum_bytes(some) == some.sum(dtype=np.int64)
 
 
+def test_crc32c_is_the_standard_one(backend: Any) -> None:
+    """The catalogue's check value, and the examples of RFC 3720, B.4."""
+    ascending = bytes(range(32))
+    for data, wanted in (
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (ascending, 0x46DD794E),
+        (ascending[::-1], 0x113FDB5C),
+    ):
+        assert backend.crc32c(np.frombuffer(data, np.uint8), 0) == wanted
+
+
+def test_crc32c_of_parts(backend: Any, rng: np.random.Generator) -> None:
+    """Any length from any address, by plain bytes; the sum of what comes before goes on."""
+    plain = getattr(TABLE["crc32c"], "py_func", TABLE["crc32c"])
+    some = rng.integers(0, 256, 200, dtype=np.uint8)
+    for length in range(131):
+        assert backend.crc32c(guarded(some[:length]), 0) == plain(some[:length], 0)
+    for first in range(1, 65):
+        assert backend.crc32c(some[first:], 7) == plain(some[first:], 7)
+    many = rng.integers(0, 256, 100_000, dtype=np.uint8)
+    whole = plain(many, 0)
+    assert backend.crc32c(many, 0) == whole
+    for cut in (0, 1, 6143, 6144, 6145, 20_001, 99_999, 100_000):
+        assert backend.crc32c(many[cut:], backend.crc32c(many[:cut], 0)) == whole
+
+
 @pytest.mark.parametrize("metric", range(3), ids=METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_exact(kind: str, metric: int, rng: np.random.Generator) -> None:
@@ -168,7 +263,7 @@ def test_scores_and_topk(suffix: str, metric: int, backend: Any, rng: np.random.
     np.testing.assert_array_equal(actual, wanted.astype(np.float32))
     ids = rng.permutation(1000)[:200]
     best, found = np.full((3, 30), -np.inf), np.full((3, 30), -1)
-    getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, ids, 0, best, found)
+    getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, ids, 0, EVERY, best, found)
     order = np.lexsort((np.broadcast_to(ids, wanted.shape), -wanted), axis=1)[:, :30]
     assert [sorted(row) for row in found.tolist()] == [sorted(row) for row in ids[order].tolist()]
     np.testing.assert_array_equal(np.sort(best)[:, ::-1], np.take_along_axis(wanted, order, 1))

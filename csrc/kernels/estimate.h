@@ -125,12 +125,14 @@ inline F32N estimate(I32N t, F32N f, F32N g, bool lifted, float a) {
 
 template <class Code>
 int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last, int64_t stride,
-                   const Shortlist& out) {
+                   const uint64_t* allowed, const Shortlist& out) {
   Code code(p, q, 0);
   code.prepare(p, q);
   bool lifted = code.factors.lifted;
   int64_t block = first, count = *out.count;
   for (; block < last && count <= out.room - kBlock; block += stride) {
+    uint64_t rows = allowed_rows(allowed, block, last);
+    if (!rows) continue;
     alignas(64) int32_t sums[kBlock];
     float values[kBlock];
     code.sum(p, q, block, sums);
@@ -143,8 +145,7 @@ int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int6
       store(values + i, value);
       found |= uint64_t(at_least(value, splat(threshold))) << i;
     }
-    if (last - block < kBlock) found &= ~uint64_t(0) >> (kBlock - (last - block));
-    for (; found; found &= found - 1, count++) {
+    for (found &= rows; found; found &= found - 1, count++) {
       int64_t i = __builtin_ctzll(found);
       out.rows[count] = int32_t(block + i);
       out.sums[count] = sums[i];

@@ -31,6 +31,7 @@ class Kernels(Protocol):
     def narrow_bf16(self, source: _F32, target: _U16) -> None: ...
     def first_nonfinite(self, values: _F32) -> int: ...
     def sum_bytes(self, values: _U8) -> int: ...
+    def crc32c(self, data: _U8, seed: int) -> int: ...
     def pack_rows(
         self, x: _F32, bounds: _I64, starts: _I64, first: int, codes: _U8, stats: _F32, blocks: _F32
     ) -> None: ...
@@ -52,6 +53,7 @@ class Kernels(Protocol):
         check: int,
         first: int,
         last: int,
+        allowed: _U64,
         rows: _I32,
         upper: _F32,
         counts: _I64,
@@ -83,6 +85,7 @@ class Kernels(Protocol):
         in_order: bool,
         first: int,
         last: int,
+        allowed: _U64,
         histograms: _I32,
         limits: _I32,
         totals: _I64,
@@ -131,6 +134,7 @@ class Kernels(Protocol):
         first: int,
         last: int,
         stride: int,
+        allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
@@ -151,6 +155,7 @@ class Kernels(Protocol):
         first: int,
         last: int,
         stride: int,
+        allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
@@ -171,6 +176,7 @@ class Kernels(Protocol):
         first: int,
         last: int,
         stride: int,
+        allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
@@ -256,13 +262,40 @@ class Kernels(Protocol):
     def scores_f16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def scores_bf16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def topk_f32(
-        self, q: _F64, rows: _F32, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _F32,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def topk_f16(
-        self, q: _F64, rows: _U16, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def topk_bf16(
-        self, q: _F64, rows: _U16, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def rescore_f32(
         self,
@@ -376,6 +409,7 @@ class Kernels(Protocol):
         query_bounds: _F32,
         first: int,
         last: int,
+        allowed: _U8,
         out: _F32,
     ) -> None: ...
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from . import arrays, backends, parallel
 from .nearest import AND, OR, XOR, BitPart, BitTask, best, nearest, query_words
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .planes import BLOCK, Words, padded
 
 Array = npt.NDArray[Any]
@@ -173,8 +173,15 @@ def jaccard(q: Any, codes: Any, *, bits: int | None = None, threads: int | None 
     return _ratio(*_counts(q, codes, bits, (AND, OR), threads)).astype(np.float32)
 
 
+@limited
 def hamming_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k nearest codes by Hamming distance, by counting.
 
@@ -184,6 +191,8 @@ def hamming_topk(
         As for `hamming`.
     k : int
         Results per query, at least 1.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -196,6 +205,8 @@ def hamming_topk(
     ------
     ValueError, TypeError
         As `hamming`.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------
@@ -208,8 +219,15 @@ def hamming_topk(
     return _topk(q, codes, k, bits, XOR, threads)
 
 
+@limited
 def intersection_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k codes with most one bits in common, most first, ties by smaller row; parameters as for `hamming_topk`.
 
@@ -228,8 +246,15 @@ def intersection_topk(
     return np.where(found < 0, np.int32(-1), np.int32(used) - distances), found
 
 
+@limited
 def jaccard_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k codes of largest Jaccard similarity, largest first, ties by smaller row; parameters as for `hamming_topk`.
 

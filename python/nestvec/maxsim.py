@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import arrays, backends
 from .bags import BagQueries, Bags, best, score
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .search import ROW_SUFFIX
 
 Array = npt.NDArray[Any]
@@ -73,8 +73,16 @@ def maxsim(q: Any, docs: Any, *, scales: Any = None, candidates: Any = None, thr
     return _rounded(scores)
 
 
+@limited
 def maxsim_topk(
-    q: Any, docs: Any, k: int, *, scales: Any = None, candidates: Any = None, threads: int | None = None
+    q: Any,
+    docs: Any,
+    k: int,
+    *,
+    scales: Any = None,
+    candidates: Any = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k documents with the largest MaxSim for each query.
 
@@ -84,6 +92,8 @@ def maxsim_topk(
         As for `maxsim`.
     k : int
         Results per query, at least 1.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -96,6 +106,8 @@ def maxsim_topk(
     ------
     ValueError, TypeError
         As `maxsim`.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backends, parallel
-from .planes import BLOCK, Words, level_widths, padded
+from .planes import BLOCK, EVERY, Words, level_widths, padded
 
 Array = npt.NDArray[Any]
 
@@ -31,6 +31,7 @@ class BitPart(NamedTuple):
     last: int
     ids: Array
     base: int
+    allowed: Array = EVERY
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
         end, begun = min(part.last, at + chunk), perf_counter()
         reached = scan(
             part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
-            in_order, at, end, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances, lists.counts,
+            in_order, at, end, EVERY, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances,
+            lists.counts,
         )  # fmt: skip
         if reached < end:
             lists.shrink(task.k, part.ids)

@@ -15,7 +15,7 @@ from . import backends, parallel
 from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
-from .planes import BLOCK, Segment, padded
+from .planes import BLOCK, EVERY, Segment, padded
 from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 
 Array = npt.NDArray[Any]
@@ -139,7 +139,8 @@ class Run:
             while at < part.last:
                 before, end = len(found), min(part.last, at + rows_per_call)
                 at = scan(
-                    *fixed, *coded, least, at, end, stride, found.rows, found.sums, found.values, found.counts
+                    *fixed, *coded, least, at, end, stride, EVERY.ravel(), found.rows, found.sums, found.values,
+                    found.counts,
                 )  # fmt: skip
                 if offset:
                     found.rows[before : len(found)] += offset

@@ -8,15 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, parallel
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .planes import Segment
 from .search import PACK_ROWS, ROW_SUFFIX, Part, Task, as_results, top_k
 
 Array = npt.NDArray[Any]
 
 
+@limited
 def prefix_topk(
-    q: Any, x: Any, k: int, *, dims: int | None = None, metric: str = "ip", threads: int | None = None
+    q: Any,
+    x: Any,
+    k: int,
+    *,
+    dims: int | None = None,
+    metric: str = "ip",
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k best rows of `x` for each query, exactly, over the leading `dims`.
 
@@ -36,6 +44,8 @@ def prefix_topk(
     metric : {"ip", "l2", "cosine"}
     threads : int, optional
         Default: all cores this process may use, one for little work.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -50,6 +60,8 @@ def prefix_topk(
         Shapes that do not fit, k < 1, `dims` out of range, NaN or Inf (row and column named).
     TypeError
         A dtype that holds no real numbers.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------

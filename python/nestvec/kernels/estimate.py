@@ -19,7 +19,7 @@ import numpy as np
 
 from .bits import popcount, word_width
 from .codes import nibble_width
-from .lanes import BLOCK, L2, LINE, TILE, level_width, njit, query_width
+from .lanes import BLOCK, L2, LINE, TILE, allows, allows_none, level_width, njit, query_width
 from .scan import HALF, UNIT, _load_terms, _spread
 
 HUGE = np.float32(3e38)
@@ -40,6 +40,7 @@ def scan_b1(
     first: int,
     last: int,
     stride: int,
+    allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
@@ -60,6 +61,8 @@ def scan_b1(
     a, threshold : float32
     first, last, stride : int
         Multiples of 64 but for `last`: blocks of 64 rows at `first`, `first` + `stride`, ...: all of them, or a sample.
+    allowed : (words,) uint64
+        Rows that may be appended, row r by bit ``r % 64`` of word ``r // 64``; without a word all may.
     rows : (room,) int32;  sums : (room,) int32;  values : (room,) float32;  counts : (1,) int64
         Where they go, in row order.
 
@@ -72,6 +75,8 @@ def scan_b1(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
+        if allows_none(allowed, block):
+            continue
         some[:] = 0
         at = 0
         for level in range(levels):
@@ -86,7 +91,7 @@ def scan_b1(
         f, g = factors[0, levels - 1, block : block + size], factors[1, levels - 1, block : block + size]
         for i in range(size):
             value = _estimate(2 * some[i] - shift, _widen(f[i]), _widen(g[i]), lifted, a)
-            _append(block + i, some[i], value, threshold, rows, sums, values, counts)
+            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
     return last
 
 
@@ -142,6 +147,7 @@ def scan_i4(
     first: int,
     last: int,
     stride: int,
+    allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
@@ -155,6 +161,8 @@ def scan_i4(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
+        if allows_none(allowed, block):
+            continue
         some[:] = 0
         for tile in range(0, BLOCK, TILE):
             _nibble_tile(lines, starts, bounds, 0, levels, spread, block + tile, lanes, some[tile : tile + TILE])
@@ -162,7 +170,7 @@ def scan_i4(
         f, g = factors[0, levels - 1, block : block + size], factors[1, levels - 1, block : block + size]
         for i in range(size):
             value = _estimate(2 * some[i] - shift, _widen(f[i]), _widen(g[i]), lifted, a)
-            _append(block + i, some[i], value, threshold, rows, sums, values, counts)
+            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
     return last
 
 
@@ -210,6 +218,7 @@ def scan_i8(
     first: int,
     last: int,
     stride: int,
+    allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
@@ -224,6 +233,8 @@ def scan_i8(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
+        if allows_none(allowed, block):
+            continue
         some[:] = 0
         for tile in range(0, BLOCK, TILE):
             _byte_tile(lines, starts, bounds, 0, levels, spread, block + tile, lanes, some[tile : tile + TILE])
@@ -231,7 +242,7 @@ def scan_i8(
         _load_terms(stats, starts.shape[0], levels, metric, block, size, terms)
         for i in range(size):
             value = _estimate(some[i] - shift, terms[UNIT, i], terms[HALF, i], metric == L2, a)
-            _append(block + i, some[i], value, threshold, rows, sums, values, counts)
+            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
     return last
 
 
@@ -296,8 +307,10 @@ def _estimate(t: Any, f: Any, g: Any, lifted: bool, a: Any) -> Any:
 
 
 @njit
-def _append(row: int, total: Any, value: Any, threshold: float, rows: Any, sums: Any, values: Any, counts: Any) -> None:
-    if value >= np.float32(threshold):
+def _append(
+    row: int, total: Any, value: Any, threshold: float, allowed: Any, rows: Any, sums: Any, values: Any, counts: Any
+) -> None:
+    if value >= np.float32(threshold) and allows(allowed, row):
         rows[counts[0]] = row
         sums[counts[0]] = total
         values[counts[0]] = value

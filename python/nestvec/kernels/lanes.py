@@ -87,6 +87,36 @@ def query_width(bounds: Any, level: int) -> int:
 
 
 @njit
+def allows(allowed: Any, row: int) -> bool:
+    """Whether a set of rows, bit ``r % 64`` of word ``r // 64``, has this one; without a word it has all."""
+    if allowed.shape[0] == 0:
+        return True
+    return (allowed[row // BLOCK] >> np.uint64(row % BLOCK)) & np.uint64(1) != np.uint64(0)  # type: ignore[no-any-return]
+
+
+@njit
+def allows_none(allowed: Any, block: int) -> bool:
+    """Whether a set has no row of a block."""
+    return allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0)  # type: ignore[no-any-return]
+
+
+@njit
+def set_of(allowed: Any, query: int) -> Any:
+    """The set of one query among none, one for all, or one for each: (m, words) uint64."""
+    if allowed.shape[0] == 0:
+        return allowed.reshape(-1)
+    return allowed[query if allowed.shape[0] > 1 else 0]
+
+
+@njit
+def may_find(allowed: Any, query: int, row: int) -> bool:
+    """Whether a query may find a row: `allowed` (m, words) holds one set for each query, one for all, or none."""
+    if allowed.shape[0] == 0:
+        return True
+    return allows(allowed[query if allowed.shape[0] > 1 else 0], row)
+
+
+@njit
 def threshold(tau: float, multiply: float, offset: float) -> Any:
     """Score `tau` in the units of the scan's upper bounds, rounded down past every rounding on the way.
 
