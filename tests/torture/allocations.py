@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from subjects import STATELESS, SUBJECTS, Subject, bits
 
 from nestvec import parallel
-from subjects import STATELESS, SUBJECTS, Subject, bits
 
 STEPS = (0, 2, 7)  # changes that meet failures: the first rows of all, more in a block, a new segment
 
