@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import arrays, backends, parallel, slices
 from .bits import counted, merged, packed_signs
-from .container import Container
+from .container import Container, reading
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
 from .parallel import limited, threads_for
@@ -91,6 +91,7 @@ class BinaryIndex(Container[BitSegment]):
     def __repr__(self) -> str:
         return f"BinaryIndex(bits={self.bits}, levels={self.levels}, ntotal={self.ntotal})"
 
+    @reading
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append codes; after an error the index is as it was.
 
@@ -113,6 +114,7 @@ class BinaryIndex(Container[BitSegment]):
         rows = self._codes(x, "x", threads, single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
+    @reading
     def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
         """Give rows new codes; a search sees all of the old ones or all of the new ones.
 
@@ -159,6 +161,7 @@ class BinaryIndex(Container[BitSegment]):
         self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
+    @reading
     def search(
         self,
         q: Any,
@@ -210,6 +213,7 @@ class BinaryIndex(Container[BitSegment]):
         return merged([found], len(queries), k)
 
     @limited
+    @reading
     def range_search(
         self,
         q: Any,
@@ -258,6 +262,7 @@ class BinaryIndex(Container[BitSegment]):
         found = parallel.run(within, spans, threads_for(threads, len(queries) * total * used // 8))
         return _by_query([some for part in found for some in part], len(queries))
 
+    @reading
     def reconstruct(self, ids: Any) -> Array:
         """Codes by id: (bytes,) uint8 for one id, (n, bytes) for an array of ids.
 

@@ -304,22 +304,21 @@ def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
 
 
 def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
-    count = len(task.queries)
-    if bounds is None and count < PACK_FROM:
+    if bounds is None and len(task.queries) < PACK_FROM:
         return _read(parts, task)
     if any(len(part.allowed) > 1 for part in parts):
         return _search_apart(parts, task, bounds)
-    read, copied, scanned = gather.ways(parts, count, bounds is not None)
+    read, copied, scanned = gather.ways(parts, task, bounds is not None)
     found = [_read(read, task)] if read else []
     found += [_pack_and_scan(copied, task)] if copied else []
     found += [_scan(scanned, task, bounds)] if scanned else []
-    return Heaps.merged(found, task.k) if found else Heaps(count, task.k)
+    return Heaps.merged(found, task.k) if found else Heaps(len(task.queries), task.k)
 
 
 def _search_apart(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
     """Queries that may find few rows by reading those, the others by a scan."""
     heaps = Heaps(len(task.queries), task.k)
-    few = gather.few(parts, len(task.queries), bounds is not None)
+    few = gather.few(parts, task, bounds is not None)
     for some, read in ((few, True), (~few, False)):
         if some.any():
             own, less = [part.of_queries(some) for part in parts], replace(task, queries=task.queries[some])

@@ -271,9 +271,8 @@ def _quiet(store: Store) -> Iterator[tuple[TokenSegment, int, int]]:
         if whole:
             yield segment, start, whole
         if whole < n:
-            copy = TokenSegment.allocate(
-                n - whole, end - int(segment.offsets[whole]), segment.rows.shape[1], segment.suffix
-            )
+            begin, d = int(segment.offsets[whole]), segment.rows.shape[1]
+            copy = TokenSegment.allocate(n - whole, end - begin, d, segment.suffix)
             copy.offsets[:] = segment.offsets[whole : n + 1] - begin
             segment.copy_to(copy, np.arange(whole, n), 0)
             yield copy, start + whole, n - whole
