@@ -337,17 +337,22 @@ def _read(parts: Sequence[Part], task: Task) -> Heaps:
     heaps = Heaps(len(task.queries), task.k)
     wide = task.queries.astype(np.float64)
     topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
+    most = SLICE * SLOW / task.dims  # pairs of a row and a query for one call of a kernel
     for part in parts:
         segment, rows, pairs = part.segment, part.last - part.first, gather.pairs(part, len(wide))
-        step = max(BLOCK, int(SLICE * SLOW * rows / (max(pairs, 1) * task.dims)) // BLOCK * BLOCK)
+        step = max(BLOCK, int(most * rows / max(pairs, 1)) // BLOCK * BLOCK)
         heaps.scored += pairs
-        for at in range(part.first, part.last, step):
-            end = min(part.last, at + step)
+        at = part.first
+        while at < part.last:
             parallel.check()
+            end = min(part.last, at + step)
+            while end - at > BLOCK and gather.pairs(replace(part, first=at, last=end), len(wide)) > 2 * most:
+                end = at + padded((end - at) // 2, BLOCK)  # those allowed are close together here
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
                 part.words(at, end), heaps.scores, heaps.ids,
             )  # fmt: skip
+            at = end
     return heaps
 
 
@@ -422,7 +427,7 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
 def as_ranges(found: Sequence[tuple[Array, Array]], metric: str) -> tuple[Array, Array, Array]:
     """Results of each query as `lims`, float32 scores or distances, and ids."""
     lims = np.cumsum([0, *(len(ids) for _, ids in found)], dtype=np.int64)
-    scores = np.concatenate([np.empty(0), *(scores for scores, _ in found)])
-    with np.errstate(over="ignore"):
-        values = (-scores if metric == "l2" else scores).astype(np.float32)
-    return lims, values, np.concatenate([np.empty(0, np.int64), *(ids for _, ids in found)])
+    values = slices.converted(slices.joined([np.empty(0), *(scores for scores, _ in found)]), np.float32)
+    if metric == "l2":
+        np.negative(values, out=values)
+    return lims, values, slices.joined([np.empty(0, np.int64), *(ids for _, ids in found)])
