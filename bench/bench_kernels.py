@@ -12,8 +12,7 @@ import pytest
 
 import nestvec as nv
 from nestvec import backends
-from nestvec.planes import Segment
-from nestvec.search import ROW_SUFFIX, Scan, Task
+from nestvec.search import ROW_SUFFIX, Part, Scan, Task
 
 Array = np.ndarray[Any, Any]
 
@@ -46,20 +45,20 @@ def test_scan(benchmark: Any, backend: str, d: int, nq: int, data: np.random.Gen
     index, x = index_of(d, data)
     nv.use(backend)
     q = data.standard_normal((nq, d), dtype=np.float32)
-    segment = index._contents.stored[0].segment
-    error = bound_error(Scan(Task(q, 10, d, "ip", "float32"), index._bounds), segment, q, x)
+    part = Part(index._contents.stored[0].segment, 0, ROWS)
+    error = bound_error(Scan(Task(q, 10, d, "ip", "float32"), index._bounds), part, q, x)
     scan = Scan(Task(q, 10, d, "ip", "float32"), index._bounds)
     scan.packed.thresholds[:nq] = 1e30  # nothing passes: the scan alone
     benchmark.group = f"scan d={d} nq={nq}"
-    benchmark(scan._scan, segment, 0, ROWS, 0)
+    benchmark(scan._scan, part, 0, ROWS, 0)
     rate = ROWS * d / benchmark.stats["median"] / 1e9
     benchmark.extra_info.update({"GB/s": rate, "GMAC/s": rate * nq, "max error": error})
 
 
-def bound_error(scan: Scan, segment: Segment, q: Array, x: Array) -> float:
+def bound_error(scan: Scan, part: Part, q: Array, x: Array) -> float:
     """How far the first rows' upper bounds lie above their scores; negative would be a broken promise."""
     packed = scan.packed
-    scan._scan(segment, 0, 256, 0)
+    scan._scan(part, 0, 256, 0)
     bounds = packed.upper[:, :256] / packed.multiply[:, None]
     scores = q.astype(np.float64) @ x[:256].T.astype(np.float64)
     lengths = np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(x[:256], axis=1)

@@ -24,10 +24,27 @@ Plane plane_of(const Array<uint8_t>& codes, const Array<int64_t>& starts, const 
   return p;
 }
 
+Allowed allowed_of(const Array<uint64_t>& allowed, int64_t queries, int64_t last) {
+  need(allowed.ndim() == 2 && (allowed.shape(0) <= 1 || allowed.shape(0) == queries),
+       "allowed must be one set of rows, or one per query");
+  if (allowed.shape(0) == 0) return {};
+  need(allowed.shape(1) * 64 >= last, "allowed must have a bit for every row");
+  return {allowed.data(), allowed.shape(0) > 1 ? allowed.shape(1) : 0};
+}
+
 QueryBatch batch_of(const Array<int8_t>& codes, const Array<int32_t>& sums, const Array<float>& stats,
                     const Array<float>& thresholds, const Array<int64_t>& bounds, int metric, int64_t n) {
-  QueryBatch q{codes.data(),   sums.data(),   stats.data(), thresholds.data(), bounds.data(), n, codes.shape(0),
-               codes.shape(1), bounds.size(), metric};
+  QueryBatch q{codes.data(),
+               sums.data(),
+               stats.data(),
+               thresholds.data(),
+               bounds.data(),
+               n,
+               codes.shape(0),
+               codes.shape(1),
+               bounds.size(),
+               metric,
+               {}};
   need(n <= q.padded && q.padded % 32 == 0 && sums.size() == q.levels * q.padded && thresholds.size() == q.padded,
        "queries must be padded to a multiple of 32");
   need(stats.shape(0) == 3 * q.levels + 1 && stats.shape(1) == q.padded, "query stats must fit the levels");
@@ -81,15 +98,16 @@ void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, co
         py::arg("out").noconvert());
   m.def(("topk_" + suffix).c_str(),
         [&topk](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric, const Array<int64_t>& ids,
-                int64_t base, Array<double>& best_scores, Array<int64_t>& best_ids) {
+                int64_t base, const Array<uint64_t>& allowed, Array<double>& best_scores, Array<int64_t>& best_ids) {
           Queries queries = queries_of(q, dims, metric);
           Rows all = rows_of<T>(rows, dims, ids, base);
+          Allowed some = allowed_of(allowed, queries.n, all.n);
           Best best = best_of(best_scores, best_ids, queries.n);
           py::gil_scoped_release release;
-          topk(queries, all, best);
+          topk(queries, all, some, best);
         },
         py::arg("q").noconvert(), py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"),
-        py::arg("ids").noconvert(), py::arg("base"), py::arg("best_scores").noconvert(),
+        py::arg("ids").noconvert(), py::arg("base"), py::arg("allowed").noconvert(), py::arg("best_scores").noconvert(),
         py::arg("best_ids").noconvert());
   m.def(("rescore_" + suffix).c_str(),
         [&rescore](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric,
@@ -199,10 +217,11 @@ void bind_scan(py::module_& m, const Kernels& k) {
       [&k](const Array<uint8_t>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
            const Array<float>& stats, const Array<float>& blocks, const Array<int8_t>& query_codes,
            const Array<int32_t>& query_sums, const Array<float>& query_stats, const Array<float>& thresholds,
-           int metric, int64_t check, int64_t first, int64_t last, Array<int32_t>& rows, Array<float>& upper,
-           Array<int64_t>& counts) {
+           int metric, int64_t check, int64_t first, int64_t last, const Array<uint64_t>& allowed, Array<int32_t>& rows,
+           Array<float>& upper, Array<int64_t>& counts) {
         Plane p = plane_of(codes, starts, bounds, stats, blocks, last);
         QueryBatch q = batch_of(query_codes, query_sums, query_stats, thresholds, bounds, metric, counts.size());
+        q.allowed = allowed_of(allowed, q.n, last);
         Candidates out = candidates_of(rows, upper, counts);
         need(first >= 0 && first % 64 == 0 && check >= 0, "first must be a block, check a level");
         py::gil_scoped_release release;
@@ -211,8 +230,8 @@ void bind_scan(py::module_& m, const Kernels& k) {
       py::arg("codes").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
       py::arg("stats").noconvert(), py::arg("blocks").noconvert(), py::arg("query_codes").noconvert(),
       py::arg("query_sums").noconvert(), py::arg("query_stats").noconvert(), py::arg("thresholds").noconvert(),
-      py::arg("metric"), py::arg("check"), py::arg("first"), py::arg("last"), py::arg("rows").noconvert(),
-      py::arg("upper").noconvert(), py::arg("counts").noconvert());
+      py::arg("metric"), py::arg("check"), py::arg("first"), py::arg("last"), py::arg("allowed").noconvert(),
+      py::arg("rows").noconvert(), py::arg("upper").noconvert(), py::arg("counts").noconvert());
 }
 
 void bind(py::module_& core, const char* name, const Kernels& k) {

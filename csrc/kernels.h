@@ -14,6 +14,12 @@ struct Plane {
   int64_t stored, capacity;
 };
 
+// Which rows may be found, one bit each.
+struct Allowed {
+  const uint64_t* words;  // null: every row
+  int64_t stride;         // words from one query's set to the next one's; 0: one set for all
+};
+
 struct QueryBatch {
   const int8_t* codes;  // (padded, stride)
   const int32_t* sums;  // (levels, padded) of the codes of each prefix
@@ -22,6 +28,7 @@ struct QueryBatch {
   const int64_t* bounds;  // (levels,)
   int64_t n, padded, stride, levels;
   int metric;
+  Allowed allowed;
 };
 
 struct Candidates {
@@ -182,7 +189,7 @@ using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, i
                           int64_t stride, const uint64_t* allowed, const Shortlist&);
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
-using TopK = void(const Queries&, const Rows&, const Best&);
+using TopK = void(const Queries&, const Rows&, const Allowed&, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
 using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch,
                        double* out);

@@ -249,6 +249,19 @@ def shortlist(room: int) -> Arguments:
     return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
 
 
+def allowed_rows(rng: np.random.Generator, n: int, queries: int) -> np.ndarray:
+    """No set of rows, one, or one for each query; some of them empty, whole, or of one row."""
+    sets = some_rows(rng, n, int(rng.choice([1, queries])))
+    for some in sets:
+        case = rng.integers(0, 6)
+        if case < 3:
+            some[:] = np.uint64(2**64 - 1) if case == 0 else np.uint64(0)
+        if case == 2 and n:
+            row = int(rng.integers(0, n))
+            some[row // BLOCK] = np.uint64(1 << row % BLOCK)
+    return EVERY if rng.random() < 0.3 else sets
+
+
 def _scan_code(code: str) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         some = _code_plane(rng, code, n, d, kind)
@@ -351,6 +364,7 @@ def scan_arguments(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: 
         "check": len(bounds) - 1,
         "first": 0,
         "last": len(segment.rows),
+        "allowed": EVERY,
         "rows": np.full((len(q), room), -1, np.int32),
         "upper": np.full((len(q), room), np.nan, np.float32),
         "counts": np.zeros(len(q), np.int64),
@@ -367,7 +381,7 @@ def upper_bounds(segment: Segment, bounds: np.ndarray, q: np.ndarray, metric: in
 def exact_scores(q: np.ndarray, x: np.ndarray, metric: int) -> np.ndarray:
     """Scores (nq, n) float64 as the table computes them."""
     best, ids = np.full((len(q), len(x)), -np.inf), np.full((len(q), len(x)), -1, np.int64)
-    TABLE["topk_f32"](q.astype(np.float64), x, x.shape[1], metric, ids[0, :0], 0, best, ids)
+    TABLE["topk_f32"](q.astype(np.float64), x, x.shape[1], metric, ids[0, :0], 0, EVERY, best, ids)
     return np.take_along_axis(best, np.argsort(ids, axis=1), 1)
 
 
@@ -430,6 +444,7 @@ def _scan(rng: np.random.Generator, x: np.ndarray, q: np.ndarray) -> Arguments:
     if len(x) > BLOCK:
         scan["first"] = int(rng.choice([0, BLOCK]))
     scan["check"] = int(rng.integers(0, len(bounds) + 1))
+    scan["allowed"] = allowed_rows(rng, len(x), len(q))
     return scan
 
 
@@ -448,9 +463,9 @@ def _exact(rng: np.random.Generator, name: str, x: np.ndarray, q: np.ndarray, su
     ids = rng.permutation(3 * n)[:n].astype(np.int64) if rng.random() < 0.5 else np.empty(0, np.int64)
     best = {"best_scores": np.full((len(q), k), -np.inf), "best_ids": np.full((len(q), k), -1, np.int64)}
     some |= {"ids": ids, "base": int(rng.integers(0, 1000))}
-    return (
-        {**some, **best} if name == "topk" else {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
-    )
+    if name == "topk":
+        return {**some, "allowed": allowed_rows(rng, n, len(q)), **best}
+    return {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
 
 
 def _laid_out(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:

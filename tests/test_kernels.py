@@ -14,8 +14,10 @@ import pytest
 import cases
 import truth
 from inputs import KINDS, METRICS, SHAPES, guarded, level_widths, stored, values
+from nestvec import backends
 from nestvec.kernels import TABLE
 from nestvec.kernels.lanes import L2
+from nestvec.planes import EVERY
 
 PLAIN = 2000  # values beyond which the compiled loop stands in for the interpreted one
 EPS = 2.0**-53
@@ -91,6 +93,70 @@ def test_full_buffers(queries: int, room: int, backend: Any, rng: np.random.Gene
         for rows, count, so_far in zip(scan["rows"], scan["counts"], found, strict=True):
             so_far.extend(rows[:count].tolist())
     assert found == [np.flatnonzero(row >= bound).tolist() for row, bound in zip(reach, least, strict=True)]
+
+
+SETS = {
+    "none": lambda rng, shape: np.zeros(shape, bool),
+    "all": lambda rng, shape: np.ones(shape, bool),
+    "one": lambda rng, shape: np.arange(shape[1]) == rng.integers(0, shape[1], (shape[0], 1)),
+    "few": lambda rng, shape: rng.random(shape) < 0.02,
+    "half": lambda rng, shape: rng.random(shape) < 0.5,
+    "runs": lambda rng, shape: np.repeat(rng.random((shape[0], -(-shape[1] // 48))) < 0.3, 48, axis=1)[:, : shape[1]],
+}
+
+
+def words_of(sets: np.ndarray) -> np.ndarray:
+    """Sets of rows (m, n) as words; bits behind the last row are ones, which must not matter."""
+    bits = np.pad(sets, ((0, 0), (0, -sets.shape[1] % 64)), constant_values=True)
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("queries", [1, 3, 37])
+@pytest.mark.parametrize("kind", SETS)
+def test_scan_finds_what_is_allowed(kind: str, queries: int, own: bool, backend: Any, rng: np.random.Generator) -> None:
+    """Rows of the set and no others, with the same bounds as without; padding of the set is never read."""
+    for n in (1, 15, 16, 17, 63, 64, 65, 1000):
+        x, q, bounds = values(rng, "normal", n, 20), values(rng, "normal", queries, 20), np.asarray([7, 20])
+        segment, sets = cases.plane(x, bounds), SETS[kind](rng, (queries if own else 1, n))
+        scan = cases.scan_arguments(segment, bounds, q, 0, 1100)
+        assert backend.scan(*{**scan, "allowed": guarded(words_of(sets))}.values()) == n
+        upper = cases.upper_bounds(segment, bounds, q, 0)
+        for i, count in enumerate(scan["counts"]):
+            wanted = np.flatnonzero(sets[i if own else 0])
+            np.testing.assert_array_equal(scan["rows"][i, :count], wanted)
+            np.testing.assert_array_equal(scan["upper"][i, :count], upper[i, wanted])
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+def test_topk_finds_what_is_allowed(suffix: str, kind: str, own: bool, backend: Any, rng: np.random.Generator) -> None:
+    """The best of the set, as numpy finds them among its rows alone."""
+    kernel = getattr(backend, f"topk_{suffix}")
+    for n, queries, metric in ((1, 1, 0), (15, 2, 1), (16, 3, 2), (17, 1, 0), (63, 2, 1), (65, 70, 2), (2100, 3, 2)):
+        x, q = values(rng, "normal", n, 9, suffix), values(rng, "normal", queries, 9)
+        sets = SETS[kind](rng, (queries if own else 1, n))
+        best, found = np.full((queries, 5), -np.inf), np.full((queries, 5), -1)
+        rows = (q.astype(np.float64), stored(x, suffix), 9, metric, found[0, :0], 0)
+        kernel(*rows, guarded(words_of(sets)), best, found)
+        for i in range(queries):
+            some = np.flatnonzero(sets[i if own else 0])
+            scores = truth.scores(q[i : i + 1], x[some], METRICS[metric])[0]
+            order = np.argsort(-scores)[:5]
+            assert sorted(found[i].tolist()) == sorted([*some[order].tolist(), *[-1] * (5 - len(order))])
+            np.testing.assert_array_equal(np.sort(best[i])[::-1][: len(order)], scores[order])
+
+
+@pytest.mark.parametrize("name", [name for name in backends.available() if name not in ("numba", "python")])
+def test_sets_that_do_not_fit_are_refused(name: str) -> None:
+    """A set for some of the queries, or for fewer rows than there are, would be read past its end."""
+    for kernel in ("scan", "topk_f32"):
+        arguments = cases.arguments(kernel, 65, 5, "normal")
+        queries = len(arguments["counts"] if kernel == "scan" else arguments["q"])
+        for shape in ((queries + 1, 2), (1, 1), (2,)):
+            with pytest.raises(ValueError, match="allowed must"):
+                getattr(backends.load(name), kernel)(*{**arguments, "allowed": np.zeros(shape, np.uint64)}.values())
 
 
 def test_widen_all_bits(backend: Any) -> None:
@@ -197,7 +263,7 @@ def test_scores_and_topk(suffix: str, metric: int, backend: Any, rng: np.random.
     np.testing.assert_array_equal(actual, wanted.astype(np.float32))
     ids = rng.permutation(1000)[:200]
     best, found = np.full((3, 30), -np.inf), np.full((3, 30), -1)
-    getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, ids, 0, best, found)
+    getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x, suffix), 17, metric, ids, 0, EVERY, best, found)
     order = np.lexsort((np.broadcast_to(ids, wanted.shape), -wanted), axis=1)[:, :30]
     assert [sorted(row) for row in found.tolist()] == [sorted(row) for row in ids[order].tolist()]
     np.testing.assert_array_equal(np.sort(best)[:, ::-1], np.take_along_axis(wanted, order, 1))

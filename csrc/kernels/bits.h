@@ -2,8 +2,7 @@
 // python/nestvec/kernels/bits.py. One query is bound by reading the plane; many by counting: 3 instructions per 8 rows
 // and word on AVX-512. Blocks of 64 rows stay in L1 while all queries pass.
 #pragma once
-#include "../kernels.h"
-#include "../simd.h"
+#include "allowed.h"
 
 namespace nestvec {
 namespace {
@@ -24,12 +23,6 @@ inline uint64_t word_mask(int64_t count) { return ~uint64_t(0) << (count < 64 ? 
 
 inline int64_t word_width(const int64_t* bounds, int64_t level) {
   return (bounds[level] - (level ? bounds[level - 1] : 0) + 63) / 64;
-}
-
-// The rows of a block below `last` that a set has, one bit each; null is the set of all.
-inline uint64_t allowed_rows(const uint64_t* allowed, int64_t block, int64_t last) {
-  uint64_t rows = allowed ? allowed[block / kBlock] : ~uint64_t(0);
-  return last - block < kBlock ? rows & ~uint64_t(0) >> (kBlock - (last - block)) : rows;
 }
 
 inline uint32_t some_above(const float* x, const float* least) {

@@ -2,6 +2,7 @@
 // Cost: bound by reading rows (4 d bytes in float32); queries stay in L1. A rescored row is a random read, so
 // candidates are taken four at a time and their rows prefetched.
 #pragma once
+#include "allowed.h"
 #include "convert.h"
 #include "heap.h"
 
@@ -96,31 +97,59 @@ void score(const Queries& q, int64_t i, double query_square, const typename Type
   }
 }
 
-// Rows [r, r + N) against queries [first, last); `emit(query, row, score)`.
+// The rows of N numbers against queries [first, last); `emit(query, row, score)`.
 template <class Type, int N, class Emit>
-void score_rows(const Queries& q, int64_t first, int64_t last, const double* query_squares, const Rows& rows, int64_t r,
-                Emit emit) {
+void score_rows(const Queries& q, int64_t first, int64_t last, const double* query_squares, const Rows& rows,
+                const int64_t* numbers, Emit emit) {
   typedef typename Type::Element Element;
   const Element* at[N];
-  for (int j = 0; j < N; j++) at[j] = static_cast<const Element*>(rows.data) + (r + j) * rows.stride;
+  for (int j = 0; j < N; j++) at[j] = static_cast<const Element*>(rows.data) + numbers[j] * rows.stride;
   double squares[N];
   row_squares<Type, N>(q, at, rows.dims, squares);
   for (int64_t i = first; i < last; i++) {
     double out[N];
     score<Type, N>(q, i, query_squares[i - first], at, squares, rows.dims, out);
-    for (int j = 0; j < N; j++) emit(i, r + j, out[j]);
+    for (int j = 0; j < N; j++) emit(i, numbers[j], out[j]);
   }
 }
 
+// The rows [begin, end) that a set has against queries [first, last), four at a time, others asked for meanwhile.
 template <class Type, class Emit>
-void score_all(const Queries& q, const Rows& rows, Emit emit) {
-  constexpr int64_t kGroup = 64;
+void score_set(const Queries& q, int64_t first, int64_t last, const double* query_squares, const Rows& rows,
+               const uint64_t* allowed, int64_t begin, int64_t end, Emit emit) {
+  typedef typename Type::Element Element;
+  constexpr int kTogether = 4, kListed = 8;
+  int64_t listed[kListed];
+  int n = 0;
+  auto score_four = [&] {
+    score_rows<Type, kTogether>(q, first, last, query_squares, rows, listed, emit);
+    n -= kTogether;
+    for (int j = 0; j < n; j++) listed[j] = listed[j + kTogether];
+  };
+  for (int64_t block = begin; block < end; block += kBlock)
+    for (uint64_t some = allowed_rows(allowed, block, end); some; some &= some - 1) {
+      int64_t r = listed[n++] = block + __builtin_ctzll(some);
+      const Element* row = static_cast<const Element*>(rows.data) + r * rows.stride;
+      for (int64_t j = 0; j < rows.dims; j += 64 / sizeof(Element)) __builtin_prefetch(row + j);
+      if (n == kListed) score_four();
+    }
+  while (n >= kTogether) score_four();
+  for (int j = 0; j < n; j++) score_rows<Type, 1>(q, first, last, query_squares, rows, listed + j, emit);
+}
+
+template <class Type, class Emit>
+void score_all(const Queries& q, const Rows& rows, const Allowed& allowed, Emit emit) {
+  constexpr int64_t kGroup = 64, kShared = 1024;  // queries; rows that those with sets of their own take turns at
   for (int64_t first = 0; first < q.n; first += kGroup) {
-    int64_t last = first + kGroup < q.n ? first + kGroup : q.n, r = 0;
+    int64_t last = first + kGroup < q.n ? first + kGroup : q.n, step = allowed.stride ? kShared : rows.n;
     double squares[kGroup];
     for (int64_t i = first; i < last; i++) squares[i - first] = query_square(q, i, rows.dims);
-    for (; r + 4 <= rows.n; r += 4) score_rows<Type, 4>(q, first, last, squares, rows, r, emit);
-    for (; r < rows.n; r++) score_rows<Type, 1>(q, first, last, squares, rows, r, emit);
+    for (int64_t begin = 0; begin < rows.n; begin += step) {
+      int64_t end = begin + step < rows.n ? begin + step : rows.n;
+      if (!allowed.stride) score_set<Type>(q, first, last, squares, rows, allowed.words, begin, end, emit);
+      for (int64_t i = first; allowed.stride && i < last; i++)
+        score_set<Type>(q, i, i + 1, squares + i - first, rows, allowed.words + i * allowed.stride, begin, end, emit);
+    }
   }
 }
 
@@ -128,12 +157,12 @@ inline int64_t id_of(const Rows& rows, int64_t r) { return rows.ids ? rows.ids[r
 
 template <class Type>
 void scores(const Queries& q, const Rows& rows, float* out) {
-  score_all<Type>(q, rows, [&](int64_t i, int64_t r, double s) { out[i * rows.n + r] = float(s); });
+  score_all<Type>(q, rows, {}, [&](int64_t i, int64_t r, double s) { out[i * rows.n + r] = float(s); });
 }
 
 template <class Type>
-void topk(const Queries& q, const Rows& rows, const Best& best) {
-  score_all<Type>(q, rows, [&](int64_t i, int64_t r, double s) { offer(best, i, s, id_of(rows, r)); });
+void topk(const Queries& q, const Rows& rows, const Allowed& allowed, const Best& best) {
+  score_all<Type>(q, rows, allowed, [&](int64_t i, int64_t r, double s) { offer(best, i, s, id_of(rows, r)); });
 }
 
 template <class Type>

@@ -1,8 +1,10 @@
 // Scan of int8 planes for the rows that can reach a threshold; specification: python/nestvec/kernels/scan.py.
 // One query is bound by reading the plane: software prefetch 2 KB ahead, levels skipped for tiles that are dropped.
 // Many queries are bound by multiplying: half a block of rows (32 x d bytes, in L1) meets 8 or 32 queries at a time up
-// to the first check, a product is compared where it lies, and only what survives goes on, tile by tile.
+// to the first check, a product is compared where it lies, and only what survives goes on, tile by tile. Rows that no
+// query may find are not read, nor multiplied where 32 of them lie together.
 #pragma once
+#include "allowed.h"
 #include "bounds.h"
 #include "dots.h"
 
@@ -34,9 +36,11 @@ int64_t scan_one(const Plane& plane, const QueryBatch& q, int64_t check, int64_t
                  const Candidates& out) {
   for (int64_t at = first; at < last; at += kBlock) {
     if (out.counts[0] > out.room - kBlock) return at;
+    uint64_t alive = allowed_rows(q.allowed, 0, at, last);
+    if (!alive) continue;
     Block block = load_block(plane, q, at, last);
     alignas(64) int32_t dots[kBlock] = {};
-    descend(plane, q, 0, block, 0, check, block.rows(), dots, out);
+    descend(plane, q, 0, block, 0, check, alive, dots, out);
   }
   return last;
 }
@@ -46,6 +50,8 @@ struct Products {
   alignas(64) int32_t dots[kQueries * kRows];
   int64_t level, half, group;
 };
+
+inline uint64_t half_rows(int64_t half) { return ((uint64_t(1) << kRows) - 1) << half; }
 
 // One bit a query of the group: some row may reach its threshold.
 template <bool kL2Metric, bool kTail>
@@ -77,16 +83,17 @@ inline uint32_t reaching(const QueryBatch& q, const Block& block, const LevelTes
 template <bool kL2Metric>
 inline int64_t collect(const Plane& plane, const QueryBatch& q, const Block& block, const LevelTest& test,
                        const Products& products, int64_t check, const Candidates& out, int64_t fullest) {
-  uint64_t rows = ((uint64_t(1) << kRows) - 1) << products.half;
   uint32_t found = test.tail ? reaching<kL2Metric, true>(q, block, test, products)
                              : reaching<kL2Metric, false>(q, block, test, products);
   for (; found; found &= found - 1) {
     int64_t j = __builtin_ctz(found), query = products.group + j;
     if (query >= q.n) break;
+    uint64_t alive = half_rows(products.half) & allowed_rows(q.allowed, query, block.first, block.first + block.size);
+    if (!alive) continue;
     alignas(64) int32_t dots[kBlock] = {};
     int32_t shift = prefix_shift(q, products.level, query);
     for (int64_t i = 0; i < kRows; i++) dots[products.half + i] = products.dots[j * kRows + i] + shift;
-    uint64_t alive = rows & surviving(plane, q, query, block, products.level, dots);
+    alive &= surviving(plane, q, query, block, products.level, dots);
     if (alive) descend(plane, q, query, block, products.level + 1, check, alive, dots, out);
     fullest = out.counts[query] > fullest ? out.counts[query] : fullest;
   }
@@ -103,10 +110,13 @@ int64_t scan_many(const Plane& plane, const QueryBatch& q, int64_t check, int64_
   for (int64_t i = 0; i < q.n; i++) fullest = out.counts[i] > fullest ? out.counts[i] : fullest;
   for (int64_t at = first; at < last; at += kBlock) {
     if (fullest > out.room - kBlock) return at;
+    if (!some_allowed(q.allowed, 0, q.n, at, ~uint64_t(0))) continue;
     Block block = load_block(plane, q, at, last);
     LevelTest test(plane, q, products.level, at);
     for (products.half = 0; products.half < block.size; products.half += kRows)
       for (products.group = 0; products.group < q.n; products.group += kQueries) {
+        int64_t end = products.group + kQueries < q.n ? products.group + kQueries : q.n;
+        if (!some_allowed(q.allowed, products.group, end, at, half_rows(products.half))) continue;
         engine.multiply(plane, q, products.level + 1, at + products.half, products.group, products.dots);
         fullest = collect<kL2Metric>(plane, q, block, test, products, check, out, fullest);
       }

@@ -53,6 +53,7 @@ class Kernels(Protocol):
         check: int,
         first: int,
         last: int,
+        allowed: _U64,
         rows: _I32,
         upper: _F32,
         counts: _I64,
@@ -261,13 +262,40 @@ class Kernels(Protocol):
     def scores_f16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def scores_bf16(self, q: _F64, rows: _U16, dims: int, metric: int, out: _F32) -> None: ...
     def topk_f32(
-        self, q: _F64, rows: _F32, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _F32,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def topk_f16(
-        self, q: _F64, rows: _U16, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def topk_bf16(
-        self, q: _F64, rows: _U16, dims: int, metric: int, ids: _I64, base: int, best_scores: _F64, best_ids: _I64
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
     ) -> None: ...
     def rescore_f32(
         self,

@@ -202,6 +202,16 @@ def seconds(value: Any, name: str) -> float:
     return result
 
 
+def number(value: Any, name: str) -> float:
+    """`value` as a float that is not NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    result = float(value)
+    if result != result:
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return result
+
+
 def result_count(k: Any) -> int:
     """`k` as an int of at least 1."""
     count = integer(k, "k", 1)
@@ -258,6 +268,21 @@ def int64_ids(ids: Any, count: int) -> Array:
     if len(values) != count:
         raise ValueError(f"id {values[counts > 1][0]} is given {counts.max()} times; ids must be unique")
     return result
+
+
+def lookup(ids: Any) -> Array:
+    """Ids to look up as a 1-D array, of integers, or of objects where some are strings; TypeError for others."""
+    if isinstance(ids, str):
+        ids = [ids]
+    listed = ids if isinstance(ids, (np.ndarray, list, tuple, range)) else np.asarray(ids)
+    if not isinstance(listed, np.ndarray) and any(isinstance(one, str) for one in listed):
+        result = np.empty(len(listed), object)
+        result[:] = listed
+        return result
+    array = np.asarray(listed)
+    if array.dtype.kind in "OU" and all(isinstance(one, str) for one in array.reshape(-1).tolist()):
+        return array.reshape(-1).astype(object)
+    return known_ids(array).reshape(-1)
 
 
 def known_ids(ids: Any) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy.typing as npt
 from . import arrays, backends, parallel
 from .bits import merged, pack_signs
 from .container import Container
+from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
 from .parallel import limited, threads_for
-from .planes import Words, level_widths
+from .planes import BLOCK, Words
+from .tombstones import to_bools
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +37,9 @@ class BitSegment:
     def nbytes(self) -> int:
         """Bytes held."""
         return int(self.words.nbytes + self.ids.nbytes)
+
+    def settle(self, n: int) -> None:
+        """Nothing else depends on rows."""
 
 
 class BinaryIndex(Container[BitSegment]):
@@ -107,6 +113,51 @@ class BinaryIndex(Container[BitSegment]):
         rows = self._codes(x, "x", single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
+    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
+        """Give rows new codes; a search sees all of the old ones or all of the new ones.
+
+        The new codes are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : (n,) int64
+            Of codes in the index, each once.
+        x, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        rows = self._codes(x, "x", single=False)
+        self._update(ids, rows, threads_for(threads, rows.size))
+
+    def merge(self, other: BinaryIndex, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all codes of another index with the same `bits`; the other one stays as it is.
+
+        Parameters
+        ----------
+        other : BinaryIndex
+        add_id : int
+            Added to the ids of the other index.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Other `bits`; ids that are taken.
+        """
+        if not isinstance(other, BinaryIndex):
+            raise TypeError(f"other must be a BinaryIndex, got {type(other).__name__}")
+        if other.bits != self._bits:
+            raise ValueError(f"the other index has codes of {other.bits} bits, this one of {self._bits}")
+        ids = other.ids
+        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
+
     @limited
     def search(
         self,
@@ -114,6 +165,7 @@ class BinaryIndex(Container[BitSegment]):
         k: int,
         *,
         bits: int | None = None,
+        filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> tuple[Array, Array]:
@@ -127,6 +179,8 @@ class BinaryIndex(Container[BitSegment]):
             Results per query, at least 1.
         bits : int, optional
             Leading bits to compare, 1 to `bits`; default all.
+        filter : optional
+            Which ids may be found, as for `NestedIndex.search`.
         threads : int, optional
             Default: all cores this process may use, one for little work.
         timeout : float, optional
@@ -137,7 +191,7 @@ class BinaryIndex(Container[BitSegment]):
         D : (nq, k) int32
             Hamming distances, ascending.
         I : (nq, k) int64
-            Ids, ties by smaller id. Where fewer than k codes exist: id -1 and the largest int32.
+            Ids, ties by smaller id. Where fewer than k codes may be found: id -1 and the largest int32.
 
         Raises
         ------
@@ -150,7 +204,7 @@ class BinaryIndex(Container[BitSegment]):
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         k = arrays.result_count(k)
-        queries, parts, total = self._ready(q, used)
+        queries, parts, total = self._ready(q, used, filter)
         workers = threads_for(threads, len(queries) * total * used // 8)
         found = nearest(parts, BitTask(queries, min(k, total), used, XOR), workers)
         return merged([found], len(queries), k)
@@ -162,6 +216,7 @@ class BinaryIndex(Container[BitSegment]):
         radius: int,
         *,
         bits: int | None = None,
+        filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> tuple[Array, Array, Array]:
@@ -169,7 +224,7 @@ class BinaryIndex(Container[BitSegment]):
 
         Parameters
         ----------
-        q, bits, threads, timeout
+        q, bits, filter, threads, timeout
             As for `search`.
         radius : int
             The largest distance that counts, at least 0.
@@ -189,7 +244,7 @@ class BinaryIndex(Container[BitSegment]):
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         limit = arrays.integer(radius, "radius", 0)
-        queries, parts, total = self._ready(q, used)
+        queries, parts, total = self._ready(q, used, filter)
         spans = [
             part._replace(first=at, last=min(at + RANGE_ROWS, part.last))
             for part in parts
@@ -201,7 +256,10 @@ class BinaryIndex(Container[BitSegment]):
             words = part.words
             count = backends.current().count_bits
             count(words.words, words.starts, words.bounds, used, queries, XOR, part.first, part.last, counts)
-            query, row = np.nonzero(counts <= limit)
+            near = counts <= limit
+            if len(part.allowed):
+                near &= to_bools(part.allowed, part.last)[:, part.first :]
+            query, row = np.nonzero(near)
             ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
             return query, counts[query, row], ids
 
@@ -231,26 +289,39 @@ class BinaryIndex(Container[BitSegment]):
         pack_signs(values, self._thresholds, codes)
         return codes
 
-    def _ready(self, q: Any, used: int) -> tuple[Array, list[BitPart], int]:
+    def _ready(self, q: Any, used: int, given: Any) -> tuple[Array, list[BitPart], int]:
         queries = query_words(self._codes(q, "q", single=True), self._bounds, used)
-        stored = self._contents.stored
-        total = sum(n for _, n in stored)
-        if total == 0:
+        contents = self._contents
+        if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
-        return queries, [BitPart(s.words, 0, n, s.ids, s.base) for s, n in stored], total
+        words = allowed_words(contents, given, len(queries), partial(self._slots, contents))
+        parts = [
+            BitPart(
+                segment.words,
+                0,
+                n,
+                segment.ids,
+                segment.base,
+                words_of(words, first, n),
+            )
+            for first, segment, n in self._reader_parts(contents)
+        ]
+        return queries, parts, contents.ntotal
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)
 
-    def _write(self, segment: BitSegment, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: BitSegment, frame: Any, x: Array, shift: int, first: int, last: int) -> None:
         words = segment.words
         backends.current().pack_words(x[first + shift : last + shift], self._bounds, words.starts, first, words.words)
 
-    def _read(self, segment: BitSegment, row: int) -> Array:
-        words, bits, begin = segment.words, [], 0
-        for start, width, end in zip(words.starts, level_widths(self._bounds, 64) // 64, self._bounds, strict=True):
-            at = start + row // 64 * 64 * width + row % 64 + 64 * np.arange(width)
-            level = np.unpackbits(words.words[at].astype(">u8").view(np.uint8))
-            bits.append(level[: end - begin])
-            begin = end
-        return np.packbits(np.concatenate(bits))
+    def _views(self, segment: BitSegment) -> list[Array]:
+        return segment.words.views()
+
+    def _read(self, segment: BitSegment, rows: Array) -> Array:
+        begins = np.concatenate([[0], self._bounds[:-1]])
+        bits = []
+        for view, begin, end in zip(segment.words.views(), begins, self._bounds, strict=True):
+            words = np.ascontiguousarray(view[rows // BLOCK, :, rows % BLOCK, 0])
+            bits.append(np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)[:, : end - begin])
+        return np.packbits(np.concatenate(bits, axis=1), axis=1)

@@ -50,6 +50,10 @@ class Part:
         """The same rows as some of the queries may find them."""
         return replace(self, allowed=self.allowed[queries]) if len(self.allowed) > 1 else self
 
+    def words(self, first: int, last: int) -> Array:
+        """Those of `allowed` for the rows [`first`, `last`), whose first one is then bit 0; C-contiguous."""
+        return np.ascontiguousarray(self.allowed[:, first // BLOCK : -(-last // BLOCK)])
+
 
 @dataclass(frozen=True)
 class Task:
@@ -150,28 +154,28 @@ class Scan:
             begun = first
             roomy = last - first >= 2 * len(self.seconds) * self.probe
             if len(self.seconds) > 1 and self.scanned >= self.due and roomy:
-                first = self._choose_check(part.segment, first)
+                first = self._choose_check(part, first)
                 self.due = 4 * (self.scanned + first - begun)
-            first = self._scan(part.segment, first, last, int(np.argmin(self.seconds)))
+            first = self._scan(part, first, last, int(np.argmin(self.seconds)))
             self.scanned += first - begun
             # candidates are numbered within their segment, and a full buffer must be emptied to go on
             self._rescore(part.segment, EVERYTHING if first < last or last == part.last else self.task.k)
 
-    def _scan(self, segment: Segment, first: int, last: int, check: int) -> int:
-        p = self.packed
+    def _scan(self, part: Part, first: int, last: int, check: int) -> int:
+        p, segment = self.packed, part.segment
         return int(
             self.kernels.scan(
                 segment.codes, segment.starts, p.bounds, segment.stats, segment.blocks, p.codes, p.sums, p.stats,
-                p.thresholds, self.metric, check, first, last, p.rows, p.upper, p.counts,
+                p.thresholds, self.metric, check, first, last, part.allowed, p.rows, p.upper, p.counts,
             )
         )  # fmt: skip
 
-    def _choose_check(self, segment: Segment, first: int) -> int:
+    def _choose_check(self, part: Part, first: int) -> int:
         """Time a few rows with each first level to check at, to use the fastest; returns the first row not scanned."""
         self.seconds = np.full(len(self.packed.bounds), np.inf)
         for check in reversed(range(len(self.seconds))):
             begun = perf_counter()
-            reached = self._scan(segment, first, first + self.probe, check)
+            reached = self._scan(part, first, first + self.probe, check)
             self.seconds[check] = perf_counter() - begun
             full = reached < first + self.probe
             first = reached
@@ -204,14 +208,13 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
     if count == 0 or not parts:
         return Heaps(count, task.k).ordered()
     if count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
-        shares = split_rows(parts, threads)
-        found = [
-            Heaps.merged(parallel.run(partial(_search, task=some, bounds=bounds), shares, threads), task.k).ordered()
-            for some in split_queries(task, 1 if count < FEW else count)
-        ]
+        found = []
+        for some, own in split_queries(task, parts, 1 if count < FEW else count):
+            heaps = parallel.run(partial(_search, task=some, bounds=bounds), split_rows(own, threads), threads)
+            found.append(Heaps.merged(heaps, task.k).ordered())
     else:
-        batches = list(split_queries(task, min(GROUP, padded(-(-count // threads), 32))))
-        found = parallel.run(lambda some: _search(parts, some, bounds).ordered(), batches, threads)
+        batches = list(split_queries(task, parts, min(GROUP, padded(-(-count // threads), 32))))
+        found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds).ordered(), batches, threads)
     return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
 
 
@@ -227,9 +230,9 @@ def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Ex
         seconds = (perf_counter() - begun) / count
         return Explanation((StageReport("raw", task.dims, total, task.k, total * row_bytes, seconds),))
     rows = 0
-    for some in split_queries(task, 1 if len(task.queries) < FEW else GROUP):
+    for some, own in split_queries(task, parts, 1 if len(task.queries) < FEW else GROUP):
         scan = Scan(some, bounds)
-        scan.run(parts)
+        scan.run(own)
         rows += scan.rescored
     seconds, rescored = (perf_counter() - begun) / count, rows / count
     return Explanation(
@@ -240,13 +243,14 @@ def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Ex
     )
 
 
-def split_queries(task: Task, size: int) -> Iterator[Task]:
-    """The task in batches of `size` queries."""
+def split_queries(task: Task, parts: Sequence[Part], size: int) -> Iterator[tuple[Task, Sequence[Part]]]:
+    """The task in batches of `size` queries, with the parts as those may find their rows."""
     if len(task.queries) <= size:
-        yield task
+        yield task, parts
         return
     for at in range(0, len(task.queries), size):
-        yield replace(task, queries=task.queries[at : at + size])
+        some = slice(at, at + size)
+        yield replace(task, queries=task.queries[some]), [part.of_queries(some) for part in parts]
 
 
 def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
@@ -285,25 +289,28 @@ def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
             segment = part.segment
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
-                heaps.scores, heaps.ids,
+                part.words(at, end), heaps.scores, heaps.ids,
             )  # fmt: skip
     return heaps
 
 
 def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
     """Planes over exactly the searched dims, made for this search a few thousand rows at a time."""
-    bounds = np.asarray([task.dims], np.int64)
-    scan = Scan(task, bounds)
+    scan = Scan(task, np.asarray([task.dims], np.int64))
     for part in parts:
         for at in range(part.first, part.last, PACK_ROWS):
-            end = min(part.last, at + PACK_ROWS)
-            source = part.segment
-            rows = source.rows[at:end]
-            piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[at:end], source.base + at)
-            values = widened(rows[:, : task.dims], task.row_type)
-            scan.kernels.pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
-            scan.run([Part(piece, 0, len(rows))])
+            scan.run([packed_part(part, at, min(part.last, at + PACK_ROWS), task)])
     return scan.heaps
+
+
+def packed_part(part: Part, first: int, last: int, task: Task) -> Part:
+    """Rows [`first`, `last`) with a plane of one level, over the searched dims."""
+    source, bounds = part.segment, np.asarray([task.dims], np.int64)
+    rows = source.rows[first:last]
+    piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[first:last], source.base + first)
+    values = widened(rows[:, : task.dims], task.row_type)
+    backends.current().pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
+    return Part(piece, 0, len(rows), part.words(first, last))
 
 
 def widened(rows: Array, row_type: str) -> Array:
@@ -350,3 +357,12 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
         found = np.pad(found, ((0, 0), (0, missing)), constant_values=worst)
         ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
     return found, ids
+
+
+def as_ranges(found: Sequence[tuple[Array, Array]], metric: str) -> tuple[Array, Array, Array]:
+    """Results of each query as `lims`, float32 scores or distances, and ids."""
+    lims = np.cumsum([0, *(len(ids) for _, ids in found)], dtype=np.int64)
+    scores = np.concatenate([np.empty(0), *(scores for scores, _ in found)])
+    with np.errstate(over="ignore"):
+        values = (-scores if metric == "l2" else scores).astype(np.float32)
+    return lims, values, np.concatenate([np.empty(0, np.int64), *(ids for _, ids in found)])

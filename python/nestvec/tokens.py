@@ -110,6 +110,18 @@ class TokenSegment:
         scales = self.bags.scales[first:last]
         return Bags(self.rows[first:last], scales, self.suffix, np.array([0, last - first]))
 
+    def copy_to(self, target: TokenSegment, documents: Array, first: int) -> None:
+        """Copy documents to `first` and those behind it, whose offsets are written already."""
+        begins = self.offsets[documents]
+        lengths = self.offsets[documents + 1] - begins
+        at, end = int(target.offsets[first]), int(target.offsets[first + len(documents)])
+        tokens = np.repeat(begins - target.offsets[first : first + len(documents)] + at, lengths) + np.arange(end - at)
+        a, b = self.coded, target.coded
+        if self.suffix != "i8":
+            target.rows[at:end] = self.rows[tokens]
+        b.codes[at:end], b.scales[at:end], b.sums[at:end] = a.codes[tokens], a.scales[tokens], a.sums[tokens]
+        b.bounds[:, first : first + len(documents)] = a.bounds[:, documents]
+
     def write(self, x: arrays.Ragged, shift: int, first: int, last: int) -> None:
         """Documents [`first`, `last`) from the same ones of `x`, shifted; their offsets are written already."""
         at, end = (int(self.offsets[i]) for i in (first, last))
@@ -184,10 +196,15 @@ def exact_topk(
     many = len(queries) >= 2 * QUERIES * threads
 
     def search(group: slice) -> list[tuple[Array, Array]]:
-        own = allowed[group] if allowed is not None and len(allowed) > 1 else allowed
-        return _exact(store, queries.some(group.start, group.stop), k, 1 if many else threads, ids, own)
+        some = queries.some(group.start, group.stop)
+        return _exact(store, some, k, 1 if many else threads, ids, _own(allowed, group))
 
     return [one for group in parallel.run(search, groups, threads if many else 1) for one in group]
+
+
+def _own(allowed: Array | None, queries: slice) -> Array | None:
+    """The sets of some of the queries."""
+    return allowed[queries] if allowed is not None and len(allowed) > 1 else allowed
 
 
 def _exact(
@@ -273,3 +290,42 @@ def widened_tokens(bags: Bags) -> Array:
     if bags.suffix == "i8":
         return bags.tokens * bags.scales[:, None]
     return widened(bags.tokens, TYPES[bags.suffix]).copy()
+
+
+def exact_within(
+    store: Store, queries: BagQueries, least: float, threads: int, ids: Array, allowed: Array | None = None
+) -> list[tuple[Array, Array]]:
+    """Scores, float64, and ids of the documents of each query that score at least `least`; see `exact_topk`."""
+    found = []
+    for i in range(len(queries)):
+        parallel.check()
+        one = queries.some(i, i + 1)
+        upper = _upper_bounds(store, one, threads, _own(allowed, slice(i, i + 1)))[0]
+        listed = np.flatnonzero((upper >= _rounded_down(least)) & (upper > -np.inf))
+        scores = score_listed(store, one, listed, threads)[0] if len(listed) else np.empty(0)
+        kept = scores >= least
+        scores, names = scores[kept], ids[listed[kept]]
+        order = np.lexsort((names, -scores))
+        found.append((scores[order], names[order]))
+    return found
+
+
+def gathered(store: Store, positions: Array, workers: int) -> Store:
+    """A store of some documents, by position, in memory of its own."""
+    suffix, d = store.segments[0].suffix, store.segments[0].rows.shape[1]
+    lengths = np.concatenate([np.diff(s.offsets[: n + 1]) for s, n in zip(store.segments, store.counts, strict=True)])
+    offsets = np.concatenate(([0], np.cumsum(lengths[positions])))
+    target = TokenSegment.allocate(max(len(positions), 1), max(int(offsets[-1]), 1), d, suffix)
+    target.offsets[: len(offsets)] = offsets
+    starts = np.cumsum([0, *store.counts])
+
+    def copy(cut: tuple[int, int]) -> None:
+        parallel.check()
+        for number, source in enumerate(store.segments):
+            here = np.arange(*cut)
+            here = here[(positions[here] >= starts[number]) & (positions[here] < starts[number + 1])]
+            if len(here):
+                source.copy_to(target, positions[here] - starts[number], int(here[0]))
+
+    parallel.run(copy, spans(lengths[positions] * (CALL_WORK // WRITE_TOKENS), workers), workers)
+    return Store((target,), (len(positions),))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .convert import widen_bf16, widen_f16
-from .lanes import COSINE, L2, LANES, better, fold, inline, njit, offer, threshold
+from .lanes import COSINE, L2, LANES, allows, better, fold, inline, may_find, njit, offer, threshold
 
 AHEAD = 4  # candidates taken from the heap together, so that the reads of their rows overlap
 
@@ -101,6 +101,15 @@ def score(query: Any, query_square: float, row: Any, row_square: float, metric: 
     return result
 
 
+@njit
+def _wanted(allowed: Any, row: int) -> bool:
+    """Whether some query may find a row."""
+    for some in range(allowed.shape[0]):
+        if allows(allowed[some], row):
+            return True
+    return allowed.shape[0] == 0  # type: ignore[no-any-return]
+
+
 def _kernels(load: Callable[..., Any]) -> ExactKernels:
     # `load` must be `inline`: Numba's cache tells closures apart by the pickles of what they close over, and a compiled
     # function pickles differently in each process, so nothing would be found again
@@ -125,8 +134,18 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
                 out[i, r] = np.float32(score(q[i], square[i], buffer, row_square, metric, acc))
 
     @njit
-    def topk(q: Any, rows: Any, dims: int, metric: int, ids: Any, base: int, best_scores: Any, best_ids: Any) -> None:
-        """Offer every row to the heaps of best results.
+    def topk(
+        q: Any,
+        rows: Any,
+        dims: int,
+        metric: int,
+        ids: Any,
+        base: int,
+        allowed: Any,
+        best_scores: Any,
+        best_ids: Any,
+    ) -> None:
+        """Offer every row, or those that a query may find, to the heaps of best results.
 
         Parameters
         ----------
@@ -134,6 +153,8 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
         rows : (n, >= dims), last axis contiguous
         ids : (n,) or (0,) int64
             Empty: row r has id `base` + r.
+        allowed : (m, words) uint64
+            As for `scan`, for the rows given; those that no query may find are not read.
         best_scores : (nq, k) float64;  best_ids : (nq, k) int64
             Heaps whose root is the worst kept result; -inf and -1 where empty.
         """
@@ -141,12 +162,15 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
         acc = np.empty(LANES)
         square = squares(q, dims, metric, acc)
         for r in range(rows.shape[0]):
+            if not _wanted(allowed, r):
+                continue
             load(rows[r, :dims], buffer)
             row_square = dot(buffer, buffer, acc) if metric == COSINE else 0.0
             row_id = ids[r] if ids.shape[0] > 0 else base + r
             for i in range(q.shape[0]):
-                result = score(q[i], square[i], buffer, row_square, metric, acc)
-                offer(best_scores[i], best_ids[i], result, row_id)
+                if may_find(allowed, i, r):
+                    result = score(q[i], square[i], buffer, row_square, metric, acc)
+                    offer(best_scores[i], best_ids[i], result, row_id)
 
     @njit
     def rescore(

@@ -109,6 +109,14 @@ def set_of(allowed: Any, query: int) -> Any:
 
 
 @njit
+def may_find(allowed: Any, query: int, row: int) -> bool:
+    """Whether a query may find a row: `allowed` (m, words) holds one set for each query, one for all, or none."""
+    if allowed.shape[0] == 0:
+        return True
+    return allows(allowed[query if allowed.shape[0] > 1 else 0], row)
+
+
+@njit
 def threshold(tau: float, multiply: float, offset: float) -> Any:
     """Score `tau` in the units of the scan's upper bounds, rounded down past every rounding on the way.
 

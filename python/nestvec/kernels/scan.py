@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .lanes import BLOCK, COSINE, HUGE, L2, LINE, TILE, ZERO, level_width, njit, query_width
+from .lanes import BLOCK, COSINE, HUGE, L2, LINE, TILE, ZERO, level_width, may_find, njit, query_width
 
 UNIT, HALF, ERROR, NORM = range(4)  # what bounds need of each row of a block: the rows of ``terms``
 
@@ -38,6 +38,7 @@ def scan(
     check: int,
     first: int,
     last: int,
+    allowed: Any,
     rows: Any,
     upper: Any,
     counts: Any,
@@ -59,6 +60,9 @@ def scan(
         could not lift them to the threshold (Cauchy-Schwarz). T - 1 or more: never.
     first, last : int
         `first` is a multiple of 64.
+    allowed : (m, words) uint64
+        Which rows may be appended: row r by bit ``r % 64`` of word ``r // 64``. One set for each query, m = nq, one
+        for all, m = 1, or m = 0: every row. Blocks that no query may find rows of are not read.
     rows : (nq, room) int32;  upper : (nq, room) float32;  counts : (nq,) int64
         Where survivors go, in row order.
 
@@ -82,14 +86,19 @@ def scan(
     for block in range(first, last, BLOCK):
         if counts.max() > rows.shape[1] - BLOCK:
             return block
+        if not _wanted(allowed, block // BLOCK):
+            continue
         size = min(BLOCK, last - block)
         _load_terms(stats, stored, levels, metric, block, size, terms)
         if many:
             _widen_block(lines, starts, bounds, block, size, rows_wide)
         for query in range(counts.shape[0]):
             dots[:] = 0
-            alive[:size] = True
             alive[size:] = False
+            for i in range(size):
+                alive[i] = may_find(allowed, query, block + i)
+            if not np.any(alive):
+                continue
             at = 0
             for level in range(levels):
                 width = level_width(bounds, level)
@@ -114,6 +123,15 @@ def scan(
                     _check(dots, slack, behind, query_behind, terms, step_inverse, thresholds[query], alive)
             _append(dots, alive, terms, block, size, levels, query, query_stats, thresholds, reach, rows, upper, counts)
     return last
+
+
+@njit
+def _wanted(allowed: Any, word: int) -> bool:
+    """Whether some query may find some row of a block."""
+    for some in range(allowed.shape[0]):
+        if allowed[some, word] != np.uint64(0):
+            return True
+    return allowed.shape[0] == 0  # type: ignore[no-any-return]
 
 
 @njit
