@@ -33,6 +33,11 @@ inline Block load_block(const Plane& plane, const QueryBatch& q, int64_t first, 
   return block;
 }
 
+// Rows that no query may find reach no threshold: their bounds are NaN.
+inline void forbid(Block& block, uint64_t rows) {
+  for (; rows; rows &= rows - 1) block.unit[__builtin_ctzll(rows)] = __builtin_nanf("");
+}
+
 inline F32N in_units(F32N bound, const Block& block, int64_t i, F32N inverse, bool l2) {
   F32N value = bound * load<F32N>(block.unit + i);
   return l2 ? value - min(load<F32N>(block.half + i) * inverse, splat(3e38f)) : value;

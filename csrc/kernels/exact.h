@@ -139,7 +139,7 @@ void score_set(const Queries& q, int64_t first, int64_t last, const double* quer
 
 template <class Type, class Emit>
 void score_all(const Queries& q, const Rows& rows, const Allowed& allowed, Emit emit) {
-  constexpr int64_t kGroup = 64, kShared = 1024;  // queries; rows that those with sets of their own take turns at
+  constexpr int64_t kGroup = 64, kShared = 4096;  // queries; rows that those with sets of their own take turns at
   for (int64_t first = 0; first < q.n; first += kGroup) {
     int64_t last = first + kGroup < q.n ? first + kGroup : q.n, step = allowed.stride ? kShared : rows.n;
     double squares[kGroup];

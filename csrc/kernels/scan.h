@@ -112,6 +112,7 @@ int64_t scan_many(const Plane& plane, const QueryBatch& q, int64_t check, int64_
     if (fullest > out.room - kBlock) return at;
     if (!some_allowed(q.allowed, 0, q.n, at, ~uint64_t(0))) continue;
     Block block = load_block(plane, q, at, last);
+    if (!q.allowed.stride) forbid(block, ~allowed_rows(q.allowed, 0, at, last));
     LevelTest test(plane, q, products.level, at);
     for (products.half = 0; products.half < block.size; products.half += kRows)
       for (products.group = 0; products.group < q.n; products.group += kQueries) {

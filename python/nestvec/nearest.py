@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
 
     Where a query finds fewer than m, what is missing has id -1 and the largest int32.
     """
-    count, in_order = len(task.queries), all(part.ids.size == 0 for part in parts)
+    count, in_order = len(task.queries), _in_order(parts)
     parts = [some for part in parts if (some := _gathered(part, task)).first < some.last]
     if count == 0 or not parts:
         return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
@@ -86,6 +87,12 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
 
     found = parallel.run(search, range(0, count, size), threads)
     return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
+
+
+def _in_order(parts: Sequence[BitPart]) -> bool:
+    """Whether ids ascend with the rows of all parts; a removed id may have come again behind larger ones."""
+    ascend = all(a.base + a.last <= b.base + b.first for a, b in pairwise(parts))
+    return ascend and all(part.ids.size == 0 for part in parts)
 
 
 def _gathered(part: BitPart, task: BitTask) -> BitPart:

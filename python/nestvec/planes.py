@@ -49,6 +49,29 @@ def level_starts(widths: Array, capacity: int) -> Array:
     return np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity
 
 
+def _level_views(plane: Array, starts: Array, widths: Array, group: int) -> list[Array]:
+    """The levels of a plane as ``(rows / group, width, group, 1)``, given the elements that a row has in each."""
+    capacity = len(plane) // max(int(widths.sum()), 1)
+    return [
+        plane[start : start + capacity * width].reshape(-1, width, group, 1)
+        for start, width in zip(starts.tolist(), widths.tolist(), strict=True)
+    ]
+
+
+def _column_views(columns: Array) -> list[Array]:
+    """An array (..., capacity) as ``(rows / 64, values, 64, 1)``."""
+    flat = columns.reshape(math.prod(columns.shape[:-1]), -1, BLOCK)
+    return [flat.transpose(1, 0, 2)[..., None]]
+
+
+def copy_rows(source: Sequence[Array], rows: Array, target: Sequence[Array], first: int) -> None:
+    """Copy rows, given by number, to `first` and those behind it, from the views of one segment to those of another."""
+    places = np.arange(first, first + len(rows))
+    for a, b in zip(source, target, strict=True):
+        group = a.shape[2]
+        b[places // group, :, places % group] = a[rows // group, :, rows % group]
+
+
 def count_ones(words: Array) -> Array:
     """One bits of (..., n) words, added up over the last axis: int64."""
     counts = np.bitwise_count(words) if hasattr(np, "bitwise_count") else _ONES[words.view(np.uint8)]
@@ -80,29 +103,6 @@ def spread(allowed: Array, first: int, last: int) -> tuple[int, int]:
         return last - first, padded(last - first, BLOCK) // BLOCK
     words = words_within(allowed, first, last)
     return int(count_ones(words)), int(np.count_nonzero(words))
-
-
-def _level_views(plane: Array, starts: Array, widths: Array, group: int) -> list[Array]:
-    """The levels of a plane as ``(rows / group, width, group, 1)``, given the elements that a row has in each."""
-    capacity = len(plane) // max(int(widths.sum()), 1)
-    return [
-        plane[start : start + capacity * width].reshape(-1, width, group, 1)
-        for start, width in zip(starts.tolist(), widths.tolist(), strict=True)
-    ]
-
-
-def _column_views(columns: Array) -> list[Array]:
-    """An array (..., capacity) as ``(rows / 64, values, 64, 1)``."""
-    flat = columns.reshape(math.prod(columns.shape[:-1]), -1, BLOCK)
-    return [flat.transpose(1, 0, 2)[..., None]]
-
-
-def copy_rows(source: Sequence[Array], rows: Array, target: Sequence[Array], first: int) -> None:
-    """Copy rows, given by number, to `first` and those behind it, from the views of one segment to those of another."""
-    places = np.arange(first, first + len(rows))
-    for a, b in zip(source, target, strict=True):
-        group = a.shape[2]
-        b[places // group, :, places % group] = a[rows // group, :, rows % group]
 
 
 @dataclass(frozen=True)

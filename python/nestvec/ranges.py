@@ -13,6 +13,7 @@ import numpy as np
 
 from . import backends, parallel
 from .arrays import METRICS
+from .gather import pieces
 from .planes import Array, Segment
 from .search import EVERYTHING, PACK_ROWS, ROW_SUFFIX, Part, Scan, Task, packed_part, split_queries, split_rows
 
@@ -93,6 +94,6 @@ def _search(parts: Sequence[Part], task: Task, bounds: Array | None, least: floa
         if bounds is not None:
             scan.run([part])
             continue
-        for at in range(part.first, part.last, PACK_ROWS):
-            scan.run([packed_part(part, at, min(part.last, at + PACK_ROWS), task)])
+        for piece in pieces(part, task.dims, PACK_ROWS):
+            scan.run([packed_part(piece, task)])
     return [tuple(map(np.concatenate, zip(nothing, *query, strict=True))) for query in scan.found]  # type: ignore[misc]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
+from . import backends, gather, parallel
 from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
 from .planes import BLOCK, EVERY, Segment, aligned, level_widths, padded
@@ -46,7 +46,7 @@ class Part:
     last: int
     allowed: Array = field(default_factory=lambda: EVERY)
 
-    def of_queries(self, queries: slice) -> Part:
+    def of_queries(self, queries: slice | Array) -> Part:
         """The same rows as some of the queries may find them."""
         return replace(self, allowed=self.allowed[queries]) if len(self.allowed) > 1 else self
 
@@ -67,11 +67,15 @@ class Task:
 
 
 class Heaps:
-    """The k best of each query so far: float64 scores, higher is better, and int64 ids."""
+    """The k best of each query so far: float64 scores, higher is better, and int64 ids.
+
+    `scanned` rows took part by their codes and `scored` ones exactly, over all queries.
+    """
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores = np.full((queries, k), -np.inf)
         self.ids = np.full((queries, k), -1, np.int64)
+        self.scanned = self.scored = 0
 
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
@@ -89,6 +93,7 @@ class Heaps:
         result.ids = np.concatenate([part.ids for part in parts], axis=1)
         scores, ids = result.ordered()
         result.scores, result.ids = scores[:, :k], ids[:, :k]
+        result.scanned, result.scored = sum(part.scanned for part in parts), sum(part.scored for part in parts)
         return result
 
 
@@ -128,9 +133,10 @@ class Scan:
         self.packed = Packed(task, bounds, self.first_chunk + 1024)
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
-        self.scanned = self.rescored = self.due = 0
+        self.scanned = self.due = 0
         self.probe = min(max(PROBE_WORK // (len(task.queries) * task.dims) // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
-        # of the last probes, by the level at which checks begin; before any, no checks: nothing could be dropped yet
+        # for a block in the last probes, by the level at which checks begin; before any, no checks: nothing could be
+        # dropped yet
         self.seconds = np.arange(len(bounds), 0, -1.0)
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
@@ -139,6 +145,7 @@ class Scan:
         chunk = self.first_chunk
         for part in parts:
             at = part.first
+            self.heaps.scanned += gather.pairs(part, len(self.wide))
             while at < part.last:
                 end = min(part.last, at + chunk)
                 parallel.check()
@@ -152,8 +159,7 @@ class Scan:
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
             begun = first
-            roomy = last - first >= 2 * len(self.seconds) * self.probe
-            if len(self.seconds) > 1 and self.scanned >= self.due and roomy:
+            if len(self.seconds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
                 first = self._choose_check(part, first)
                 self.due = 4 * (self.scanned + first - begun)
             first = self._scan(part, first, last, int(np.argmin(self.seconds)))
@@ -170,13 +176,18 @@ class Scan:
             )
         )  # fmt: skip
 
+    def _roomy(self, part: Part, first: int, last: int) -> bool:
+        """Whether there are rows enough to time, most of them in blocks that are read."""
+        timed = len(self.seconds) * self.probe
+        return last - first >= 2 * timed and 2 * BLOCK * gather.blocks(part, first, first + timed) >= timed
+
     def _choose_check(self, part: Part, first: int) -> int:
         """Time a few rows with each first level to check at, to use the fastest; returns the first row not scanned."""
         self.seconds = np.full(len(self.packed.bounds), np.inf)
         for check in reversed(range(len(self.seconds))):
             begun = perf_counter()
             reached = self._scan(part, first, first + self.probe, check)
-            self.seconds[check] = perf_counter() - begun
+            self.seconds[check] = (perf_counter() - begun) / max(gather.blocks(part, first, reached), 1)
             full = reached < first + self.probe
             first = reached
             if full or self.seconds[check] > 1.5 * self.seconds.min():  # earlier checks would save still less
@@ -185,7 +196,7 @@ class Scan:
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed
-        self.rescored += self.rescore(
+        self.heaps.scored += self.rescore(
             self.wide, segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take, p.multiply, p.offset,
             p.thresholds, p.rows, p.upper, p.counts, self.heaps.scores, self.heaps.ids,
         )  # fmt: skip
@@ -220,27 +231,18 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
 
 def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
     """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
-    total, count = sum(part.last - part.first for part in parts), len(task.queries)
+    count, scanned, scored = len(task.queries), 0, 0
     row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
     begun = perf_counter()
-    if len(task.queries) == 0:
+    if count == 0:
         return Explanation(())
-    if bounds is None:
-        top_k(parts, task, None, 1)
-        seconds = (perf_counter() - begun) / count
-        return Explanation((StageReport("raw", task.dims, total, task.k, total * row_bytes, seconds),))
-    rows = 0
-    for some, own in split_queries(task, parts, 1 if len(task.queries) < FEW else GROUP):
-        scan = Scan(some, bounds)
-        scan.run(own)
-        rows += scan.rescored
-    seconds, rescored = (perf_counter() - begun) / count, rows / count
-    return Explanation(
-        (
-            StageReport("i8", task.dims, total, rescored, total * (task.dims + 12), seconds),
-            StageReport("raw", task.dims, rescored, task.k, rescored * row_bytes, 0.0),
-        )
-    )
+    for some, own in split_queries(task, parts, 1 if count < FEW else GROUP):
+        heaps = _search(own, some, bounds)
+        scanned, scored = scanned + heaps.scanned, scored + heaps.scored
+    seconds, rows, exact = (perf_counter() - begun) / count, scanned / count, scored / count
+    first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if scanned else []
+    last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if scanned else seconds)
+    return Explanation((*first, last))
 
 
 def split_queries(task: Task, parts: Sequence[Part], size: int) -> Iterator[tuple[Task, Sequence[Part]]]:
@@ -274,19 +276,47 @@ def split_rows(parts: Sequence[Part], threads: int) -> list[list[Part]]:
 
 
 def _search(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
-    if bounds is not None:
-        return Scan(task, bounds).run(parts)
-    if len(task.queries) >= PACK_FROM:
-        return _pack_and_scan(parts, task)
-    kernels = backends.current()
+    count = len(task.queries)
+    if bounds is None and count < PACK_FROM:
+        return _read(parts, task)
+    if any(len(part.allowed) > 1 for part in parts):
+        return _search_apart(parts, task, bounds)
+    read, copied, scanned = gather.ways(parts, count, bounds is not None)
+    found = [_read(read, task)] if read else []
+    found += [_pack_and_scan(copied, task)] if copied else []
+    found += [_scan(scanned, task, bounds)] if scanned else []
+    return Heaps.merged(found, task.k) if found else Heaps(count, task.k)
+
+
+def _search_apart(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
+    """Queries that may find few rows by reading those, the others by a scan."""
+    heaps = Heaps(len(task.queries), task.k)
+    few = gather.few(parts, len(task.queries), bounds is not None)
+    for some, read in ((few, True), (~few, False)):
+        if some.any():
+            own, less = [part.of_queries(some) for part in parts], replace(task, queries=task.queries[some])
+            found = _read(own, less) if read else _scan(own, less, bounds)
+            heaps.scores[some], heaps.ids[some] = found.scores, found.ids
+            heaps.scanned, heaps.scored = heaps.scanned + found.scanned, heaps.scored + found.scored
+    return heaps
+
+
+def _scan(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
+    return _pack_and_scan(parts, task) if bounds is None else Scan(task, bounds).run(parts)
+
+
+def _read(parts: Sequence[Part], task: Task) -> Heaps:
+    """The exact scores of all rows allowed."""
     heaps = Heaps(len(task.queries), task.k)
     wide = task.queries.astype(np.float64)
-    topk = getattr(kernels, f"topk_{ROW_SUFFIX[task.row_type]}")
-    step = max(BLOCK, int(SLICE * 2e9) // (len(task.queries) * task.dims))
+    topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
     for part in parts:
+        segment, rows, pairs = part.segment, part.last - part.first, gather.pairs(part, len(wide))
+        step = max(BLOCK, int(SLICE * 2e9 * rows / (max(pairs, 1) * task.dims)) // BLOCK * BLOCK)
+        heaps.scored += pairs
         for at in range(part.first, part.last, step):
             end = min(part.last, at + step)
-            segment = part.segment
+            parallel.check()
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
                 part.words(at, end), heaps.scores, heaps.ids,
@@ -298,19 +328,18 @@ def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
     """Planes over exactly the searched dims, made for this search a few thousand rows at a time."""
     scan = Scan(task, np.asarray([task.dims], np.int64))
     for part in parts:
-        for at in range(part.first, part.last, PACK_ROWS):
-            scan.run([packed_part(part, at, min(part.last, at + PACK_ROWS), task)])
+        for piece in gather.pieces(part, task.dims, PACK_ROWS):
+            scan.run([packed_part(piece, task)])
     return scan.heaps
 
 
-def packed_part(part: Part, first: int, last: int, task: Task) -> Part:
-    """Rows [`first`, `last`) with a plane of one level, over the searched dims."""
-    source, bounds = part.segment, np.asarray([task.dims], np.int64)
-    rows = source.rows[first:last]
-    piece = Segment.allocate(rows, padded(len(rows), BLOCK), bounds, source.ids[first:last], source.base + first)
-    values = widened(rows[:, : task.dims], task.row_type)
-    backends.current().pack_rows(values, bounds, piece.starts, 0, piece.codes, piece.stats, piece.blocks)
-    return Part(piece, 0, len(rows), part.words(first, last))
+def packed_part(piece: Part, task: Task) -> Part:
+    """A part without planes, with one over the searched dims."""
+    some, bounds = piece.segment, np.asarray([task.dims], np.int64)
+    made = Segment.allocate(some.rows, padded(piece.last, BLOCK), bounds, some.ids, some.base)
+    values = widened(some.rows, task.row_type)
+    backends.current().pack_rows(values, bounds, made.starts, 0, made.codes, made.stats, made.blocks)
+    return replace(piece, segment=made)
 
 
 def widened(rows: Array, row_type: str) -> Array:

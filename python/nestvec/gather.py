@@ -1,0 +1,108 @@
+"""Searches among few rows: when it costs less to read those that a filter leaves than to scan planes.
+
+Costs are measured in what it takes to stream a row's int8 codes through one core; each is proportional to the dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .planes import BLOCK, EVERY, Segment
+
+if TYPE_CHECKING:
+    from .search import Part
+
+Array = npt.NDArray[Any]
+
+MULTIPLY = 1 / 70  # a row's codes by those of one query of a batch
+READ, SCORE = 6, 2.5  # a stored row, somewhere in memory, and its exact score for one query
+COPY = 28  # a stored row, and its codes
+TILE = 16  # rows that a scan reads together
+SPARSE = 0.75  # of all rows: below, planes are made of copies of those allowed
+
+_BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+
+
+def ones(words: Array) -> Array:
+    """One bits of each row of words."""
+    if hasattr(np, "bitwise_count"):
+        counts: Array = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+    else:
+        counts = _BYTE_ONES[words.view(np.uint8)].sum(axis=1, dtype=np.int64)
+    return counts
+
+
+def pairs(part: Part, queries: int) -> int:
+    """How many rows the queries may find, all together."""
+    if not len(part.allowed):
+        return queries * (part.last - part.first)
+    return int(ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
+
+
+def few(parts: Sequence[Part], queries: int, packed: bool) -> Array:
+    """Which of the queries may find so few rows that reading those costs less than their share of a scan.
+
+    `packed` is whether there are planes to scan; else making them is part of the cost.
+    """
+    total, counts = 0, np.zeros(queries, np.int64)
+    for part in parts:
+        total += part.last - part.first
+        counts += ones(part.words(part.first, part.last)) if len(part.allowed) else part.last - part.first
+    result: Array = counts * (READ + SCORE) < total * ((1 if packed else COPY) / queries + MULTIPLY)
+    return result
+
+
+def ways(parts: Sequence[Part], queries: int, packed: bool) -> tuple[list[Part], list[Part], list[Part]]:
+    """Parts whose rows are best read one by one, copied into planes of their own, and scanned where they are.
+
+    A part has one set of rows for all queries, or none. Those without any row are left out.
+    """
+    read: list[Part] = []
+    copied: list[Part] = []
+    scanned: list[Part] = []
+    for part in parts:
+        rows = touched = part.last - part.first
+        if len(part.allowed):
+            words = part.words(part.first, part.last)
+            rows, touched = int(ones(words)[0]), TILE * int(np.count_nonzero(words.view(np.uint16)))
+        scan = touched * (1 + queries * MULTIPLY) if packed else np.inf
+        costs = (rows * (READ + queries * SCORE), rows * (COPY + queries * MULTIPLY), scan)
+        if rows:
+            (read, copied, scanned)[int(np.argmin(costs))].append(part)
+    return read, copied, scanned
+
+
+def pieces(part: Part, dims: int, size: int) -> Iterator[Part]:
+    """Leading dims of a part's rows, `size` at a time, without planes: all, or copies of those allowed if sparse."""
+    source, rows = part.segment, part.segment.rows[:, :dims]
+    if len(part.allowed) == 1:
+        listed = numbers(part)
+        if len(listed) < SPARSE * (part.last - part.first):
+            for at in range(0, len(listed), size):
+                some = listed[at : at + size]
+                ids = source.ids[some] if source.ids.size else some + source.base
+                yield replace(part, segment=Segment.unpacked(rows[some], ids), first=0, last=len(some), allowed=EVERY)
+            return
+    for at in range(part.first, part.last, size):
+        end = min(part.last, at + size)
+        piece = Segment.unpacked(rows[at:end], source.ids[at:end], source.base + at)
+        yield replace(part, segment=piece, first=0, last=end - at, allowed=part.words(at, end))
+
+
+def numbers(part: Part) -> Array:
+    """The rows of a part that its one set allows, ascending."""
+    words = part.words(part.first, part.last)[0]
+    bits = np.unpackbits(words.view(np.uint8), count=part.last - part.first, bitorder="little")
+    return np.flatnonzero(bits.view(np.bool_)) + part.first
+
+
+def blocks(part: Part, first: int, last: int) -> int:
+    """Blocks of [`first`, `last`) of which some query may find a row."""
+    if not len(part.allowed):
+        return (last - first) // BLOCK
+    return int(np.count_nonzero(np.bitwise_or.reduce(part.words(first, last), axis=0)))
