@@ -1,4 +1,4 @@
-"""Removing, updating, compacting, merging: answers and ids are those of a plain dict, and what fails changes nothing."""
+"""Removing, updating, compacting, merging: answers and ids are those of a dict, and what fails changes nothing."""
 
 from __future__ import annotations
 

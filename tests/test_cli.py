@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("click")
 
+import nestvec as nv
 from nestvec import cli, storage
 
 
@@ -69,27 +70,41 @@ def test_info_reads_the_header_alone(path: Path, capsys: pytest.CaptureFixture[s
     assert err == f"nestvec: {path} is damaged: its header or table of sections\n"
 
 
-def test_verify(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    size = path.stat().st_size
-    code, out, err = run(capsys, "verify", path)
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    index = nv.BinaryIndex(70)
+    index.add(np.zeros((3, 70), np.float32), [7, 5, 6])
+    index.save(tmp_path / "codes.nv")
+    return tmp_path / "codes.nv"
+
+
+def test_verify(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = saved.stat().st_size
+    code, out, err = run(capsys, "verify", saved)
     assert (code, err) == (0, "")
-    assert out.startswith(f"ok: Thing, format 1.0, {size:,} bytes, ")
-    found = json.loads(run(capsys, "verify", path, "--json")[1])
+    assert out.startswith(f"ok: BinaryIndex, format 1.0, {size:,} bytes, ")
+    found = json.loads(run(capsys, "verify", saved, "--json")[1])
     assert found.pop("seconds") >= 0
-    assert found == {"ok": True, "file": str(path), "kind": "Thing", "format": "1.0", "bytes": size}
+    assert found == {"ok": True, "file": str(saved), "kind": "BinaryIndex", "format": "1.0", "bytes": size}
 
 
-def test_verify_finds_damage_anywhere(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = path.read_bytes()
+def test_verify_asks_what_an_index_must_be(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "verify", path)
+    assert (code, out) == (1, "")
+    assert err == f"nestvec: {path} holds a Thing, which this nestvec does not know; upgrade nestvec\n"
+
+
+def test_verify_finds_damage_anywhere(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = saved.read_bytes()
     for at in range(0, len(whole), 5):
-        path.write_bytes(whole)
-        damage(path, at)
-        code, out, err = run(capsys, "verify", path)
+        saved.write_bytes(whole)
+        damage(saved, at)
+        code, out, err = run(capsys, "verify", saved)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert err.startswith(f"nestvec: {path} ")
-    code, out, err = run(capsys, "verify", path, "--json")
+        assert err.startswith(f"nestvec: {saved} ")
+    code, out, err = run(capsys, "verify", saved, "--json")
     assert (code, err) == (1, "")
     found = json.loads(out)
     assert found.keys() == {"ok", "error"}
     assert not found["ok"]
-    assert str(path) in found["error"]
+    assert str(saved) in found["error"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_changes import KINDS, Model, score
 
 import nestvec as nv
+from test_changes import KINDS, Model, score
 
 N = 300
 
@@ -168,7 +168,7 @@ def test_plans_with_filters() -> None:
             [nv.Stage("raw", keep=N), nv.Stage("raw")],
         ):
             for threads in (1, 2):
-                D, I = model.index.search(queries, 4, plan=plan, filter=mask, threads=threads)
+                _, I = model.index.search(queries, 4, plan=plan, filter=mask, threads=threads)
                 np.testing.assert_array_equal(I, wanted)
             assert model.index.explain(queries, 4, plan, filter=mask).stages[0].rows <= N
 

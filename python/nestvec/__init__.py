@@ -14,6 +14,7 @@ from .bits import (
     jaccard_topk,
     pack_bits,
 )
+from .files import load
 from .filters import Bitmap
 from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
@@ -41,6 +42,7 @@ __all__ = [
     "intersection_topk",
     "jaccard",
     "jaccard_topk",
+    "load",
     "maxsim",
     "maxsim_topk",
     "pack_bits",

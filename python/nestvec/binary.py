@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
-from .bits import merged, pack_signs
-from .container import Container
+from . import arrays, backends, parallel, slices
+from .bits import counted, merged, packed_signs
+from .container import Container, reading
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
 from .parallel import limited, threads_for
@@ -91,6 +91,7 @@ class BinaryIndex(Container[BitSegment]):
     def __repr__(self) -> str:
         return f"BinaryIndex(bits={self.bits}, levels={self.levels}, ntotal={self.ntotal})"
 
+    @reading
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append codes; after an error the index is as it was.
 
@@ -110,9 +111,10 @@ class BinaryIndex(Container[BitSegment]):
         TypeError
             Integers other than uint8.
         """
-        rows = self._codes(x, "x", single=False)
+        rows = self._codes(x, "x", threads, single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
+    @reading
     def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
         """Give rows new codes; a search sees all of the old ones or all of the new ones.
 
@@ -132,7 +134,7 @@ class BinaryIndex(Container[BitSegment]):
         ValueError, TypeError
             As `add`.
         """
-        rows = self._codes(x, "x", single=False)
+        rows = self._codes(x, "x", threads, single=False)
         self._update(ids, rows, threads_for(threads, rows.size))
 
     def merge(self, other: BinaryIndex, *, add_id: int = 0, threads: int | None = None) -> None:
@@ -159,6 +161,7 @@ class BinaryIndex(Container[BitSegment]):
         self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
+    @reading
     def search(
         self,
         q: Any,
@@ -210,6 +213,7 @@ class BinaryIndex(Container[BitSegment]):
         return merged([found], len(queries), k)
 
     @limited
+    @reading
     def range_search(
         self,
         q: Any,
@@ -251,24 +255,14 @@ class BinaryIndex(Container[BitSegment]):
             for at in range(part.first, part.last, RANGE_ROWS)
         ]
 
-        def within(part: BitPart) -> tuple[Array, Array, Array]:
-            counts = np.empty((len(queries), part.last - part.first), np.int32)
-            words = part.words
-            count = backends.current().count_bits
-            count(words.words, words.starts, words.bounds, used, queries, XOR, part.first, part.last, counts)
-            near = counts <= limit
-            if len(part.allowed):
-                near &= to_bools(part.allowed, part.last)[:, part.first :]
-            query, row = np.nonzero(near)
-            ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
-            return query, counts[query, row], ids
+        def within(part: BitPart) -> list[Within]:
+            found = counted(part.words, used, queries, XOR, part.first, part.last)
+            return [_within(part, limit, some, counts) for some, counts in found]
 
         found = parallel.run(within, spans, threads_for(threads, len(queries) * total * used // 8))
-        query, distances, ids = (np.concatenate(some) for some in zip(*found, strict=True))
-        order = np.lexsort((ids, distances, query))
-        lims = np.searchsorted(query[order], np.arange(len(queries) + 1))
-        return lims.astype(np.int64), distances[order], ids[order]
+        return _by_query([some for part in found for some in part], len(queries))
 
+    @reading
     def reconstruct(self, ids: Any) -> Array:
         """Codes by id: (bytes,) uint8 for one id, (n, bytes) for an array of ids.
 
@@ -279,18 +273,15 @@ class BinaryIndex(Container[BitSegment]):
         """
         return self._gather(ids, -(-self._bits // 8), np.uint8, self._read)
 
-    def _codes(self, x: Any, name: str, *, single: bool) -> Array:
+    def _codes(self, x: Any, name: str, threads: int | None, *, single: bool) -> Array:
         """Codes as given, or of vectors."""
         array = arrays.as_numpy(x, name)
         if array.dtype.kind in "iub":
             return arrays.codes(array, name, self._bits, single=single)
-        values = arrays.signs(array, name, self._bits, single=single)
-        codes = np.empty((len(values), -(-self._bits // 8)), np.uint8)
-        pack_signs(values, self._thresholds, codes)
-        return codes
+        return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
     def _ready(self, q: Any, used: int, given: Any) -> tuple[Array, list[BitPart], int]:
-        queries = query_words(self._codes(q, "q", single=True), self._bounds, used)
+        queries = query_words(self._codes(q, "q", 1, single=True), self._bounds, used)
         contents = self._contents
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
@@ -325,3 +316,39 @@ class BinaryIndex(Container[BitSegment]):
             words = np.ascontiguousarray(view[rows // BLOCK, :, rows % BLOCK, 0])
             bits.append(np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)[:, : end - begin])
         return np.packbits(np.concatenate(bits, axis=1), axis=1)
+
+
+class Within(NamedTuple):
+    """Codes within a distance of some queries."""
+
+    queries: Array  # ascending
+    distances: Array
+    ids: Array
+
+
+def _within(part: BitPart, limit: int, some: slice, counts: Array) -> Within:
+    near = counts <= limit
+    if len(part.allowed):
+        near &= to_bools(part.allowed[some] if len(part.allowed) > 1 else part.allowed, part.last)[:, part.first :]
+    query, row = np.nonzero(near)
+    ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
+    return Within(query + some.start, counts[query, row], ids)
+
+
+def _by_query(found: list[Within], count: int) -> tuple[Array, Array, Array]:
+    """Where the results of each query begin, and the distances and ids of all, by distance and then id."""
+    sizes = np.zeros(count, np.int64)
+    for some in found:
+        sizes += np.bincount(some.queries, minlength=count)
+    lims = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    distances, ids = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
+    first = 0
+    while first < count:
+        parallel.check()
+        last = max(int(np.searchsorted(lims, lims[first] + slices.SORTED, "right")) - 1, first + 1)
+        cuts = [(some, *np.searchsorted(some.queries, [first, last])) for some in found]
+        query, distance, named = (np.concatenate([some[i][a:b] for some, a, b in cuts]) for i in range(3))
+        order = np.lexsort((named, distance, query))
+        distances[lims[first] : lims[last]], ids[lims[first] : lims[last]] = distance[order], named[order]
+        first = last
+    return lims, distances, ids

@@ -132,12 +132,13 @@ def _info(file: str | None, as_json: bool) -> None:
 
 
 def _verify(file: str, as_json: bool) -> None:
+    from . import files
     from .storage import FileError
 
     began = perf_counter()
     try:
-        with _opened(file, "full") as opened:
-            opened.verify()
+        with _opened(file, "full", mmap=True) as opened:
+            files.restored(opened)
             facts = _facts(opened)
     except FileError as error:
         if not as_json:
@@ -152,14 +153,14 @@ def _verify(file: str, as_json: bool) -> None:
 
 
 @contextmanager
-def _opened(path: str, verify: str) -> Iterator[File]:
+def _opened(path: str, verify: str, *, mmap: bool = False) -> Iterator[File]:
     """A file; what the system says against it is one line."""
     import click
 
     from .storage import open_file
 
     try:
-        file = open_file(path, verify=verify)
+        file = open_file(path, mmap=mmap, verify=verify)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
     with file:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import pairwise
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,36 @@ from .ids import NOTHING, Directory, Identified, Run, listed_bytes, living
 from .planes import BLOCK, COPY_ROWS, copy_rows, padded
 from .tombstones import Tombstones, to_bools
 
+if TYPE_CHECKING:
+    from .storage import File
+
 Array = npt.NDArray[Any]
 
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
-ADD_ROWS = 4096  # rows converted and packed at a time
+ADD_ROWS, ADD_VALUES = 4096, 2**20  # rows converted and packed at a time, at most, and their values
 
 
 I = TypeVar("I", bound=Identified)
+R = TypeVar("R")
+P = ParamSpec("P")
+Index = TypeVar("Index", bound="Collection[Any]")
+
+
+def reading(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[Index, P], R]:
+    """A method that reads what may lie in a mapped file: if that changes, a FileError and never a wrong answer."""
+
+    @wraps(work)
+    def guarded(self: Index, *args: P.args, **kwargs: P.kwargs) -> R:
+        file = self._file
+        if file is None:
+            return work(self, *args, **kwargs)
+        file.check_unchanged()
+        try:
+            return work(self, *args, **kwargs)
+        finally:
+            file.check_unchanged()
+
+    return cast("Callable[Concatenate[Index, P], R]", guarded)
 
 
 class Collection(ABC, Generic[I]):
@@ -32,6 +56,7 @@ class Collection(ABC, Generic[I]):
         self._directory = Directory()
         self._writing = parallel.Lock()  # held as long as a change takes, by one thread at a time
         self._naming = parallel.Lock()  # held while ids are looked up, and for the moment in which a change shows
+        self._file: File | None = None  # in which contents, or some of them, lie
 
     @property
     def ntotal(self) -> int:
@@ -41,14 +66,17 @@ class Collection(ABC, Generic[I]):
     def __len__(self) -> int:
         return self.ntotal
 
+    @reading
     def __contains__(self, wanted: Any) -> bool:
         return bool(self._find(arrays.lookup([wanted]), "ignore")[1][0] >= 0)
 
     @property
+    @reading
     def ids(self) -> Array:
         """Ids in order of adding, (ntotal,) int64, or objects where they are strings."""
         return living(self._contents)
 
+    @reading
     def remove(self, ids: Any, *, missing: str = "raise") -> int:
         """Remove by id. Searches that begin later do not find what was removed; its room is kept until `compact`.
 
@@ -78,6 +106,40 @@ class Collection(ABC, Generic[I]):
             if len(slots):
                 self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)
+
+    def save(self, path: Any) -> None:
+        """Write the index to a file, which `nestvec.load` reads; the same index gives the same bytes.
+
+        Other threads may change the index meanwhile; what is saved is what it held when the call began. A file that is
+        there is replaced at the end, and stays as it was after an error. Removed rows stay in the file until `compact`.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        OSError
+            With `path` as its ``filename``.
+        FileError
+            If the index is mapped from a file that was shortened or written to.
+        ValueError
+            What no file can hold: more than 65,536 segments, ids with characters that are none.
+        """
+        from .files import save  # which knows every kind of index, and so imports this module
+
+        save(self, path)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are what a file holds, checked when they are read."""
+        from .files import load, to_bytes
+
+        return load, (to_bytes(self),)
+
+    def _refuse_changed(self) -> None:
+        """FileError if the file in which contents lie has changed."""
+        if self._file is not None:
+            self._file.check_unchanged()
 
     def _find(self, wanted: Array, missing: str = "raise") -> tuple[I, Array]:
         """Contents, and the slots in it of some ids; a KeyError, or else -1, for those that it lacks."""
@@ -198,6 +260,8 @@ class Contents(NamedTuple, Generic[S]):
 class Container(Collection[Contents[S]]):
     """Rows in segments that are never moved."""
 
+    _bounds: Array  # ends of levels
+
     def __init__(self, frame: Any = None) -> None:
         self._start = frame
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
@@ -240,6 +304,7 @@ class Container(Collection[Contents[S]]):
         """Remove everything; ids begin at 0 again."""
         with self._writing():
             self._swap(Contents((), 0, Tombstones(), self._start))
+            self._file = None
 
     def compact(self, *, threads: int | None = None) -> None:
         """Copy the rows that were not removed, and free the room of the others; ids and answers stay.
@@ -254,14 +319,16 @@ class Container(Collection[Contents[S]]):
         workers = parallel.threads_for(threads, 2**62)
         with self._writing():
             contents = self._contents
-            if not contents.tombstones and len(contents.stored) <= 1:
+            if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
                 return
             alive = contents.tombstones.alive(contents.room)
             runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
             slots = np.concatenate([NOTHING, *runs])
             parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
             stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
+            self._refuse_changed()
             self._swap(contents._replace(stored=stored, tombstones=Tombstones()))
+            self._file = None
 
     def _add(self, x: Array, ids: Any, workers: int) -> None:
         given = None if ids is None else arrays.int64_ids(ids, len(x))
@@ -285,7 +352,11 @@ class Container(Collection[Contents[S]]):
         """Contents with more rows, in room that no reader of `before` looks at, and the slots of these."""
         frame = self._begin(x) if not before.stored else before.frame
         stored, written = list(before.stored), 0
-        undo = [self._checkpoint(one.segment, one.n) for one in stored[-1:] if one.n < one.segment.capacity]
+        undo = [
+            self._checkpoint(one.segment, one.n)
+            for one in stored[-1:]
+            if not one.sealed and one.n < one.segment.capacity
+        ]
         slots = np.empty(0 if given is None else len(x), np.int64)
         try:
             while written < len(x):
@@ -323,7 +394,8 @@ class Container(Collection[Contents[S]]):
         count = min(len(x) - at, segment.capacity - n)
         if given is not None:
             segment.ids[n : n + count] = given[at : at + count]
-        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, ADD_ROWS)})  # a block has one writer
+        step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
+        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
         parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
         stored[-1] = Stored(segment, n + count)

@@ -1,6 +1,7 @@
 """Searches among few rows: when it costs less to read those that a filter leaves than to scan planes.
 
-Costs are measured in what it takes to stream a row's int8 codes through one core; each is proportional to the dims.
+Costs are in bytes of codes that one query's scan reads in the same time. Those of reading and copying rows are half as
+much again as measured: checks of levels, and rows left out, make a scan cheaper than is known before.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import numpy.typing as npt
 from .planes import BLOCK, EVERY, Segment
 
 if TYPE_CHECKING:
-    from .search import Part
+    from .search import Part, Task
 
 Array = npt.NDArray[Any]
 
-MULTIPLY = 1 / 70  # a row's codes by those of one query of a batch
-READ, SCORE = 6, 2.5  # a stored row, somewhere in memory, and its exact score for one query
-COPY = 28  # a stored row, and its codes
-TILE = 16  # rows that a scan reads together
+MULTIPLY = 1 / 70  # a code, by that of one query of a batch
+MISS = 2000  # a row somewhere in memory
+READ, COPY = 4, 32  # a dim of a stored row, as it is or coded anew
+SCORE = {"float32": 3.7, "float16": 7.0, "bfloat16": 7.0}  # a dim of a row's exact score for one query
+RESCORE = 0.06  # the same where only what survives a scan is scored
 SPARSE = 0.75  # of all rows: below, planes are made of copies of those allowed
 
 _BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
@@ -44,37 +46,38 @@ def pairs(part: Part, queries: int) -> int:
     return int(ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
 
 
-def few(parts: Sequence[Part], queries: int, packed: bool) -> Array:
+def few(parts: Sequence[Part], task: Task, packed: bool) -> Array:
     """Which of the queries may find so few rows that reading those costs less than their share of a scan.
 
     `packed` is whether there are planes to scan; else making them is part of the cost.
     """
+    queries = len(task.queries)
     total, counts = 0, np.zeros(queries, np.int64)
     for part in parts:
         total += part.last - part.first
         counts += ones(part.words(part.first, part.last)) if len(part.allowed) else part.last - part.first
-    result: Array = counts * (READ + SCORE) < total * ((1 if packed else COPY) / queries + MULTIPLY)
+    scan = task.dims * ((1 if packed else COPY) / queries + MULTIPLY)
+    result: Array = counts * (MISS + task.dims * (READ + SCORE[task.row_type])) < total * scan
     return result
 
 
-def ways(parts: Sequence[Part], queries: int, packed: bool) -> tuple[list[Part], list[Part], list[Part]]:
+def ways(parts: Sequence[Part], task: Task, packed: bool) -> tuple[list[Part], list[Part], list[Part]]:
     """Parts whose rows are best read one by one, copied into planes of their own, and scanned where they are.
 
     A part has one set of rows for all queries, or none. Those without any row are left out.
     """
-    read: list[Part] = []
-    copied: list[Part] = []
-    scanned: list[Part] = []
+    queries = len(task.queries)
+    read = MISS + task.dims * (READ + queries * SCORE[task.row_type])
+    copy = MISS + task.dims * (COPY + queries * RESCORE)
+    scan = task.dims * (1 + queries * MULTIPLY) if packed else np.inf
+    result: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
     for part in parts:
-        rows = touched = part.last - part.first
-        if len(part.allowed):
-            words = part.words(part.first, part.last)
-            rows, touched = int(ones(words)[0]), TILE * int(np.count_nonzero(words.view(np.uint16)))
-        scan = touched * (1 + queries * MULTIPLY) if packed else np.inf
-        costs = (rows * (READ + queries * SCORE), rows * (COPY + queries * MULTIPLY), scan)
-        if rows:
-            (read, copied, scanned)[int(np.argmin(costs))].append(part)
-    return read, copied, scanned
+        rows, touched = pairs(part, 1), BLOCK * blocks(part, part.first, part.last)
+        if not len(part.allowed) and packed:
+            result[2].append(part)
+        elif rows:
+            result[int(np.argmin((rows * read, rows * copy, touched * scan)))].append(part)
+    return result
 
 
 def pieces(part: Part, dims: int, size: int) -> Iterator[Part]:
@@ -104,5 +107,5 @@ def numbers(part: Part) -> Array:
 def blocks(part: Part, first: int, last: int) -> int:
     """Blocks of [`first`, `last`) of which some query may find a row."""
     if not len(part.allowed):
-        return (last - first) // BLOCK
+        return -(-(last - first) // BLOCK)
     return int(np.count_nonzero(np.bitwise_or.reduce(part.words(first, last), axis=0)))

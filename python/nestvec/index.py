@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends
+from . import arrays, backends, slices
 from .coding import Frame
-from .container import Container, Contents
+from .container import Container, Contents, reading
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
 from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
@@ -138,6 +138,7 @@ class NestedIndex(Container[Segment]):
             f"ntotal={self.ntotal})"
         )
 
+    @reading
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append vectors; after an error the index is as it was.
 
@@ -160,6 +161,7 @@ class NestedIndex(Container[Segment]):
         x = arrays.vectors(x, "x", self._d)
         self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
+    @reading
     def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
         """Give rows new vectors; a search sees all of the old ones or all of the new ones.
 
@@ -207,6 +209,7 @@ class NestedIndex(Container[Segment]):
         self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
+    @reading
     def search(
         self,
         q: Any,
@@ -272,6 +275,7 @@ class NestedIndex(Container[Segment]):
         return as_results(scores, found, k, self._metric)
 
     @limited
+    @reading
     def range_search(
         self,
         q: Any,
@@ -323,6 +327,7 @@ class NestedIndex(Container[Segment]):
         return as_ranges(found, self._metric)
 
     @limited
+    @reading
     def explain(
         self,
         q: Any,
@@ -369,6 +374,7 @@ class NestedIndex(Container[Segment]):
             return explain_exact(parts, task, bounds)
         return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
 
+    @reading
     def estimate(self, q: Any, ids: Any, *, code: str = "b1", dims: int | None = None) -> tuple[Array, Array]:
         """Scores of some rows as a coarse code estimates them, and the standard errors of the estimates.
 
@@ -456,6 +462,7 @@ class NestedIndex(Container[Segment]):
     def _refuse_rowless(self, what: str) -> None:
         refuse_rowless(what, self._codes, self._row_type)
 
+    @reading
     def reconstruct(self, ids: Any) -> Array:
         """Stored vectors by id: (d,) float32 for one id, (n, d) for an array of ids, as stored.
 
@@ -495,13 +502,16 @@ class NestedIndex(Container[Segment]):
         frame: Frame = self._start
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
-        some = x[:: -(-len(x) // MEAN_ROWS)].astype(np.float64)
-        if self._metric == "cosine":
-            with np.errstate(all="ignore"):
-                norms = np.linalg.norm(some, axis=1, keepdims=True)
-                some = some / np.where(norms > 0, norms, 1)
+        some = x[:: -(-len(x) // MEAN_ROWS)]
+        total = np.zeros(self._d)
         with np.errstate(all="ignore"):
-            mean = some.mean(axis=0)
+            for part in slices.steps(len(some), self._d):
+                rows = some[part].astype(np.float64)
+                if self._metric == "cosine":
+                    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+                    rows /= np.where(norms > 0, norms, 1)
+                total += rows.sum(axis=0)
+            mean = total / len(some)
             return replace(frame, center=frame.rotated(mean[None])[0])
 
     def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, parallel
+from . import arrays, parallel, slices
 from .bags import BagQueries, best
-from .container import Collection
+from .container import Collection, reading
 from .filters import Bitmap, allowed_words, by_position
 from .ids import NOTHING, Run, listed_bytes
 from .index import NestedIndex
@@ -162,6 +162,7 @@ class MultiVectorIndex(Collection[Contents]):
         tokens = sum(segment.nbytes for segment in contents.store.segments)
         return tokens + contents.encodings.memory_usage() + listed_bytes(contents.runs)
 
+    @reading
     def add(
         self,
         docs: Any,
@@ -205,6 +206,7 @@ class MultiVectorIndex(Collection[Contents]):
                 self._refuse_known(given)
             self._show(before, *self._extended(before, bags, given, made, workers), NOTHING)
 
+    @reading
     def update(
         self,
         ids: Any,
@@ -272,6 +274,7 @@ class MultiVectorIndex(Collection[Contents]):
         """Remove everything; ids, unless given, begin at 0 again."""
         with self._writing():
             self._swap(self._start)
+            self._file = None
 
     def compact(self, *, threads: int | None = None) -> None:
         """Copy the documents that were not removed, and free the room of the others; ids and answers stay.
@@ -286,7 +289,7 @@ class MultiVectorIndex(Collection[Contents]):
         workers = threads_for(threads, 2**62)
         with self._writing():
             before = self._contents
-            if not before.tombstones and len(before.store.segments) <= 1:
+            if not before.tombstones and len(before.store.segments) <= 1 and self._file is None:
                 return
             positions = np.flatnonzero(to_bools(before.tombstones.alive(before.room), before.store.ntotal))
             names: Array | None = positions if before.names is None else before.names[positions]
@@ -296,7 +299,9 @@ class MultiVectorIndex(Collection[Contents]):
             if len(positions):
                 store = gathered(before.store, positions, workers)
                 encodings = before.encodings.taken(positions, workers)
+            self._refuse_changed()
             self._swap(Contents(store, encodings, names, before.next_id, Tombstones()))
+            self._file = None
 
     def _extended(
         self, before: Contents, bags: arrays.Ragged, given: Array | None, made: Array | None, workers: int
@@ -322,6 +327,7 @@ class MultiVectorIndex(Collection[Contents]):
             self._publish(after, new, slots if after.names is not None else NOTHING, dead=old)
 
     @limited
+    @reading
     def search(
         self,
         q: Any,
@@ -400,6 +406,7 @@ class MultiVectorIndex(Collection[Contents]):
         return _results(contents, found, k)
 
     @limited
+    @reading
     def range_search(
         self,
         q: Any,
@@ -443,6 +450,7 @@ class MultiVectorIndex(Collection[Contents]):
         return lims, scores, contents.names[ids] if contents.names is not None and contents.strings else ids
 
     @limited
+    @reading
     def shortlist(
         self,
         q: Any,
@@ -484,6 +492,7 @@ class MultiVectorIndex(Collection[Contents]):
         keys = [p if contents.names is None else contents.names[p] for p in kept]
         return _padded(contents, [(s[: len(p)], p) for s, p in zip(scores, keys, strict=True)], c)
 
+    @reading
     def reconstruct(self, ids: Any) -> list[Array]:
         """Stored tokens of documents by id, (n_i, dim) float32 each; for one id a list of one.
 
@@ -499,7 +508,7 @@ class MultiVectorIndex(Collection[Contents]):
         tokens, offsets = arrays.bag_queries(q, "q", self._encoder.dim)
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
-        return BagQueries(tokens.astype(np.float64), offsets)
+        return BagQueries(slices.converted(tokens, np.float64), offsets)
 
     def _made(self, fdes: Any, fingerprint: str | None, count: int) -> Array | None:
         """Encodings that the caller brought, checked."""

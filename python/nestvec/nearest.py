@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
+from . import backends, parallel, slices
 from .planes import BLOCK, COPY_ROWS, EVERY, Words, allowed_rows, copy_rows, level_widths, padded, spread
 
 Array = npt.NDArray[Any]
@@ -22,7 +21,8 @@ GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
 COPY, COPIED = 150, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
-SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
 
 class BitPart(NamedTuple):
@@ -56,6 +56,11 @@ class BitTask:
 def query_words(codes: Array, bounds: Array, bits: int) -> Array:
     """Packed codes as a scan of the first `bits` bits reads them: words of each level, zero from `bits` on."""
     ends = np.append(bounds[bounds < bits], bits).astype(np.int64)
+    parts = [_query_words(codes[some], ends) for some in slices.steps(len(codes), codes.shape[1])]
+    return slices.joined(parts or [_query_words(codes, ends)])
+
+
+def _query_words(codes: Array, ends: Array) -> Array:
     plane = Words.allocate(padded(max(len(codes), 1), BLOCK), ends)
     backends.current().pack_words(codes, ends, plane.starts, 0, plane.words)
     widths = level_widths(ends, 64) // 64
@@ -86,13 +91,14 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
         return _search([part.of_queries(some) for part in parts], replace(task, queries=task.queries[some]), in_order)
 
     found = parallel.run(search, range(0, count, size), threads)
-    return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
+    return slices.joined([d for d, _ in found]), slices.joined([i for _, i in found])
 
 
 def _in_order(parts: Sequence[BitPart]) -> bool:
-    """Whether ids ascend with the rows of all parts; a removed id may have come again behind larger ones."""
-    ascend = all(a.base + a.last <= b.base + b.first for a, b in pairwise(parts))
-    return ascend and all(part.ids.size == 0 for part in parts)
+    """Whether ids ascend from row to row."""
+    begins = [part.base + part.first for part in parts]
+    ends = [part.base + part.last for part in parts]
+    return all(part.ids.size == 0 for part in parts) and all(a <= b for a, b in zip(ends, begins[1:], strict=False))
 
 
 def _gathered(part: BitPart, task: BitTask) -> BitPart:
@@ -166,8 +172,9 @@ def _search(parts: Sequence[BitPart], task: BitTask, in_order: bool) -> tuple[Ar
 
 def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
     scan = backends.current().scan_bits
-    at, chunk = part.first, BLOCK * 256
+    at, chunk = part.first, max(min(CALL_WORDS // task.queries.size // BLOCK, 256), 1) * BLOCK
     while at < part.last:
+        parallel.check()
         end, begun = min(part.last, at + chunk), perf_counter()
         reached = scan(
             part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
@@ -205,6 +212,4 @@ def best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """Several lists over different rows as one; where one ran out, its places come last."""
     if len(found) == 1:
         return found[0]
-    distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
-    order = np.lexsort((ids, distances), axis=1)[:, :k]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
+    return slices.best(found, k)

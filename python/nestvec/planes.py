@@ -49,7 +49,7 @@ def level_starts(widths: Array, capacity: int) -> Array:
     return np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity
 
 
-def _level_views(plane: Array, starts: Array, widths: Array, group: int) -> list[Array]:
+def level_views(plane: Array, starts: Array, widths: Array, group: int) -> list[Array]:
     """The levels of a plane as ``(rows / group, width, group, 1)``, given the elements that a row has in each."""
     capacity = len(plane) // max(int(widths.sum()), 1)
     return [
@@ -126,7 +126,7 @@ class Words:
 
     def views(self) -> list[Array]:
         """As `copy_rows` takes them."""
-        return _level_views(self.words, self.starts, level_widths(self.bounds, 64) // 64, BLOCK)
+        return level_views(self.words, self.starts, level_widths(self.bounds, 64) // 64, BLOCK)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class NibblePlane:
         """As `copy_rows` takes them."""
         words = self.nibbles.view(np.uint32)
         return [
-            *_level_views(words, self.starts // 4, level_widths(self.bounds, 8) // 8, TILE),
+            *level_views(words, self.starts // 4, level_widths(self.bounds, 8) // 8, TILE),
             *_column_views(self.factors),
         ]
 
@@ -236,7 +236,7 @@ class Segment:
         found = [self.rows[:, None, None, :]] if len(self.rows) else []
         if len(self.codes):
             words = self.codes[: self.codes.size - OVERREAD].view(np.uint32)
-            found += _level_views(words, self.starts // 4, level_widths(bounds, 4) // 4, TILE)
+            found += level_views(words, self.starts // 4, level_widths(bounds, 4) // 4, TILE)
             found += _column_views(self.stats)
         for plane in (self.signs, self.nibbles):
             found += [] if plane is None else plane.views()

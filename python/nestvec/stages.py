@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
+from . import backends, parallel, slices
 from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, allowed_rows, padded, spread
-from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
+from .search import EVERYTHING, RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +24,8 @@ SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
 LISTED = {"b1": 1.5, "i4": 3.0, "i8": 3.0}  # rows allowed a block that has any: where fewer, they are listed
-CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
+CALL_BYTES = 2**25  # read by one call of a kernel: Ctrl-C is answered between calls
+LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a row costs besides its bytes
 
 
 class Shortlist:
@@ -177,6 +178,7 @@ class Run:
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
+                parallel.check()
                 before, end = len(found), min(part.last, at + rows_per_call)
                 at = scan(
                     *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
@@ -192,20 +194,22 @@ class Run:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
         if step.begin == 0:
             found.sums[: len(found)] = 0
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, LIST_BYTES // (self.row_bytes(step) + LIST_COST)):
+            parallel.check()
             (codes, starts, bounds, levels, *factors), coded = self._arguments(query, number, part)
             rows = found.rows[first:last] - np.int32(offset)
             sums, values = found.sums[first:last], found.values[first:last]
             listing(codes, starts, bounds, step.begin, levels, *factors, *coded, rows, sums, values)
         return found
 
-    def _by_part(self, found: Shortlist) -> list[tuple[Part, int, int, int]]:
-        """Parts with rows listed: where their numbering starts, and which places of the list, ascending, are theirs."""
-        cuts = np.searchsorted(found.rows[: len(found)], self.offsets)
+    def _by_part(self, found: Shortlist, most: int) -> list[tuple[Part, int, int, int]]:
+        """Parts with rows listed, where their numbering starts, and up to `most` places of the list that are theirs."""
+        cuts = np.searchsorted(found.rows[: len(found)], self.offsets).tolist()
+        most = max(most, 1)
         return [
-            (part, offset, int(first), int(last))
+            (part, offset, at, min(at + most, last))
             for part, offset, first, last in zip(self.parts, self.offsets[:-1], cuts[:-1], cuts[1:], strict=True)
-            if first < last
+            for at in range(first, last, most)
         ]
 
     def _raw(self, query: int, step: Step, found: Shortlist, *, named: bool) -> Heaps:
@@ -214,7 +218,8 @@ class Run:
         rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
         metric, one = METRICS[self.task.metric], np.ones(1)
         wide = self.task.queries[query : query + 1].astype(np.float64)
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
+            parallel.check()
             segment = part.segment
             ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
             rows = (found.rows[first:last] - np.int32(offset))[None]
@@ -249,7 +254,7 @@ class Run:
         coded = self.coded[-1]
         assert coded is not None
         heaps = Heaps(1, self.steps[-1].keep)
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, len(found)):
             rows = found.rows[first:last].astype(np.int64) - offset
             segment = part.segment
             heaps.ids[0, first:last] = segment.ids[rows] if segment.ids.size else rows + segment.base
@@ -307,7 +312,7 @@ def run_plan(
         StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run.row_bytes(step), seconds / count)
         for step, rows, seconds in zip(steps, meter.rows, meter.seconds, strict=True)
     )
-    return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), Explanation(report)
+    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found]), Explanation(report)
 
 
 def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, frame: Frame) -> tuple[Array, Array]:
@@ -323,6 +328,7 @@ def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, fram
     spread = np.where(norms > 0, 1.0, 0.0) if task.metric == "cosine" else norms * (2 if task.metric == "l2" else 1)
     listing = getattr(backends.current(), f"list_{code}")
     for at, (segment, row) in enumerate(located):
+        parallel.check()
         codes, starts, bounds, levels, factors, lifted = plane_arguments(
             Part(segment, 0, row + 1), code, level + 1, task.metric, frame.bounds
         )

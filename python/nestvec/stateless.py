@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
+from . import arrays, backends, parallel, slices
 from .parallel import limited, threads_for
 from .planes import Segment
-from .search import PACK_ROWS, ROW_SUFFIX, Part, Task, as_results, top_k
+from .search import ROW_SUFFIX, SLICE, SLOW, Part, Task, as_results, top_k
 
 Array = npt.NDArray[Any]
+
+CACHED, LARGEST = 2**18, 2**22  # values of rows scored at a time: in the cache for many queries, more for few
 
 
 @limited
@@ -109,16 +111,18 @@ def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip"
     queries, rows, row_type, dims = _pair(q, x, dims, metric)
     out = np.empty((len(queries), len(rows)), np.float32)
     score = getattr(backends.current(), f"scores_{ROW_SUFFIX[row_type]}")
-    wide = queries.astype(np.float64)
+    wide = slices.converted(queries, np.float64)
 
-    def part(first: int) -> None:
-        piece = rows[first : first + PACK_ROWS]
-        some = np.empty((len(wide), len(piece)), np.float32)
-        score(wide, piece, dims, arrays.METRICS[metric], some)
-        out[:, first : first + PACK_ROWS] = -some if metric == "l2" else some
+    def part(piece: slice) -> None:
+        for some in slices.steps(len(wide), (piece.stop - piece.start) * dims, int(SLICE * SLOW)):
+            parallel.check()
+            found = np.empty((some.stop - some.start, piece.stop - piece.start), np.float32)
+            score(wide[some], rows[piece], dims, arrays.METRICS[metric], found)
+            out[some, piece] = -found if metric == "l2" else found
 
     workers = threads_for(threads, len(queries) * len(rows) * dims)
-    parallel.run(part, range(0, len(rows), PACK_ROWS), workers)
+    values = max(CACHED, min(LARGEST, int(SLICE * SLOW) // max(len(wide), 1)))
+    parallel.run(part, list(slices.steps(len(rows), dims, values)), workers)
     return out
 
 

@@ -97,13 +97,13 @@ def write(path: Any, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> 
         Its buffers are asked for one after the other, and none is copied.
     """
     with replacing(path) as file:
-        _write(file, kind, meta, parts)
+        write_to(file, kind, meta, parts)
 
 
 def to_bytes(kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> bytes:
     """What `write` writes."""
     file = io.BytesIO()
-    _write(file, kind, meta, parts)
+    write_to(file, kind, meta, parts)
     return file.getvalue()
 
 
@@ -112,7 +112,13 @@ def array_part(name: str, array: Array) -> Part:
     return Part(name, array.dtype.name, array.shape, [array])
 
 
-def _write(file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> None:
+def part_bytes(part: Part) -> int:
+    """Bytes of a section."""
+    return _nbytes(part.dtype, part.shape)
+
+
+def write_to(file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> None:
+    """What `write` writes, at the beginning of a new file."""
     text = json.dumps(meta, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
     if len(text) > MAX_META or not KIND.fullmatch(kind):
         raise ValueError(f"metadata of {len(text)} bytes for {kind!r} cannot be written")
@@ -231,7 +237,7 @@ class File:
     """An opened file: what it holds by name."""
 
     def __init__(self, data: _Disk | _Memory, mapped: bool, full: bool) -> None:
-        self._data, self._full = data, full
+        self._data, self.full = data, full
         self.label, self.size = data.label, data.size
         header = _checked_header(data)
         self.kind, self.version = header.kind, header.version
@@ -281,7 +287,7 @@ class File:
             view = np.frombuffer(self._map, wanted, math.prod(section.shape), section.offset)
             return view.reshape(section.shape)
         out = aligned(section.shape, wanted)
-        self._read(section, out.reshape(-1).view(np.uint8), self._full)
+        self._read(section, out.reshape(-1).view(np.uint8), self.full)
         return out
 
     def finish(self) -> None:

@@ -6,7 +6,7 @@ k-th best of them is a threshold, and only documents whose bound reaches it are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
+from . import arrays, backends, parallel, slices
 from .bags import CALL_WORK, BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
 from .planes import aligned, padded
 from .search import kept, widened
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8"}
 STORED = {"f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "i8": np.int8}
 FEWEST_DOCS, FEWEST_TOKENS, GROWTH = 1024, 8192, 1 / 32  # room in a new segment, and as a share of the index
-WRITE_TOKENS = 16_384  # converted and packed at a time
+WRITE_VALUES = slices.VALUES  # converted and packed at a time
 QUERIES = 8  # whose bounds are kept at a time
 FIRST = 32  # documents scored exactly before the first threshold, at least
 
@@ -71,7 +71,8 @@ class TokenSegment:
         width = padded(d, 4)
         room = tokens + behind(width)
         codes = aligned((room, width), np.int8)
-        codes[:] = 0
+        for some in slices.steps(room, width):
+            codes[some] = 0
         coded = CodedBags(
             codes=codes,
             scales=aligned((room,), np.float32),
@@ -126,20 +127,31 @@ class TokenSegment:
         """Documents [`first`, `last`) from the same ones of `x`, shifted; their offsets are written already."""
         at, end = (int(self.offsets[i]) for i in (first, last))
         source = int(x.offsets[first + shift])
-        values = arrays.to_float32(x.tokens[source : source + end - at], "docs", source)
-        coded = self.coded
-        if self.suffix != "i8":
-            values = kept(values, values, self.rows[at:end], TYPES[self.suffix], source, "docs", 'tokens="f32"')
-        bounds = np.empty((2, last - first), np.float32)
-        backends.current().pack_bags(
-            values, self.offsets[first : last + 1] - at, coded.codes[at:end], coded.scales[at:end], coded.sums[at:end],
-            bounds,
-        )  # fmt: skip
+        offsets, bounds = self.offsets[first : last + 1] - at, np.zeros((2, last - first), np.float32)
+        if last - first > 1 or x.tokens[source : source + end - at].size <= WRITE_VALUES:
+            self._write_tokens(x.tokens[source : source + end - at], source, at, offsets, bounds)
+        else:  # one long document, as if it were many: its bounds are the largest of theirs
+            for some in slices.steps(end - at, x.tokens.shape[1], WRITE_VALUES):
+                part, cut = np.empty((2, 1), np.float32), np.array([0, some.stop - some.start])
+                first_token = source + some.start
+                tokens = x.tokens[first_token : source + some.stop]
+                self._write_tokens(tokens, first_token, at + some.start, cut, part)
+                np.maximum(bounds, part, out=bounds)
         if self.suffix == "i8":  # codes leave nothing out of tokens that are codes
             with np.errstate(over="ignore"):
                 bounds[1] += bounds[0]
             bounds[0] = 0
-        coded.bounds[:, first:last] = bounds
+        self.coded.bounds[:, first:last] = bounds
+
+    def _write_tokens(self, tokens: Array, source: int, at: int, offsets: Array, bounds: Array) -> None:
+        """Tokens from `at` on, which came from `source` on, and the bounds of their documents."""
+        parallel.check()
+        values, coded, end = arrays.to_float32(tokens, "docs", source), self.coded, at + len(tokens)
+        if self.suffix != "i8":
+            values = kept(values, values, self.rows[at:end], TYPES[self.suffix], source, "docs", 'tokens="f32"')
+        backends.current().pack_bags(
+            values, offsets, coded.codes[at:end], coded.scales[at:end], coded.sums[at:end], bounds
+        )
 
 
 def extended(store: Store, x: arrays.Ragged, suffix: str, workers: int) -> Store:
@@ -158,7 +170,7 @@ def extended(store: Store, x: arrays.Ragged, suffix: str, workers: int) -> Store
         last = min(fitting, at + segment.documents - n, len(x))
         moved = int(segment.offsets[n] - x.offsets[at])
         segment.offsets[n + 1 : n + 1 + last - at] = x.offsets[at + 1 : last + 1] + moved
-        cuts = spans(lengths[at:last] * (CALL_WORK // WRITE_TOKENS), workers)  # at most WRITE_TOKENS each
+        cuts = spans(lengths[at:last] * (CALL_WORK * d // WRITE_VALUES), workers)  # at most WRITE_VALUES each
         parallel.run(partial(_write, segment, x, at - n, n), cuts, workers)
         counts[-1], at = n + last - at, last
     return Store(tuple(segments), tuple(counts))
@@ -242,12 +254,34 @@ def _upper_bounds(store: Store, queries: BagQueries, threads: int, allowed: Arra
 
     tasks = [
         (segment.coded, own, int(start), *cut)
-        for segment, n, start in zip(store.segments, store.counts, starts[:-1], strict=True)
+        for segment, start, n in _quiet(store)
         for own in [np.ascontiguousarray(sets[:, start : start + n])]
         for cut in cuts(segment, n)
     ]
     parallel.run(scan, tasks, threads)
     return out
+
+
+def _quiet(store: Store) -> Iterator[tuple[TokenSegment, int, int]]:
+    """Segments, their first positions and counts, for scans, which also read what is behind the last document.
+
+    The last documents of a segment that may grow are copied: what is behind them is being written to by nobody.
+    """
+    start = 0
+    for number, (segment, n) in enumerate(zip(store.segments, store.counts, strict=True), 1):
+        end, whole = int(segment.offsets[n]), n
+        if number == len(store.segments) and n < segment.documents and end < len(segment.rows):
+            read = end - behind(segment.coded.codes.shape[1])
+            whole = int(np.searchsorted(segment.offsets[: n + 1], read, "right")) - 1 if read >= 0 else 0
+        if whole:
+            yield segment, start, whole
+        if whole < n:
+            begin, d = int(segment.offsets[whole]), segment.rows.shape[1]
+            copy = TokenSegment.allocate(n - whole, end - begin, d, segment.suffix)
+            copy.offsets[:] = segment.offsets[whole : n + 1] - begin
+            segment.copy_to(copy, np.arange(whole, n), 0)
+            yield copy, start + whole, n - whole
+        start += n
 
 
 def _refined(upper: Array, score_of: Callable[[Array], Array], k: int, ids: Array) -> tuple[Array, Array]:
@@ -327,5 +361,5 @@ def gathered(store: Store, positions: Array, workers: int) -> Store:
             if len(here):
                 source.copy_to(target, positions[here] - starts[number], int(here[0]))
 
-    parallel.run(copy, spans(lengths[positions] * (CALL_WORK // WRITE_TOKENS), workers), workers)
+    parallel.run(copy, spans(lengths[positions] * (CALL_WORK * d // WRITE_VALUES), workers), workers)
     return Store((target,), (len(positions),))
