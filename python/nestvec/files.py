@@ -121,8 +121,9 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
 
 def save(index: Any, path: Any) -> None:
     """Write an index to a file, wholly or not at all."""
+    contained = _contained(index)
     with replacing(path) as target:
-        storage.write_to(target, *_contained(index))
+        storage.write_to(target, *contained)
         index._refuse_changed()
 
 
