@@ -373,8 +373,7 @@ def _check_ids(file: File, contents: Contents[Any] | Documents) -> None:
 
 def _distinct(ids: Array) -> int:
     """How many different ids there are."""
-    if len(ids) and not (ids[1:] > ids[:-1]).all():
-        ids = np.sort(ids)
+    ids = np.sort(ids)
     return len(ids) - int((ids[1:] == ids[:-1]).sum())
 
 
