@@ -2,9 +2,9 @@
 
 python allocations.py SUBJECT LEAST THREADS SAMPLE ROW
 
-SUBJECT is one of `subjects.SUBJECTS`, or "functions". Allocations of at least LEAST bytes fail: of "all" threads, of the
-"calling" one, or of the "only" one, where calls use no others. Each fails alone, at most SAMPLE for each call, and ROW
-in a row from some of them on. Prints, for each call, how many allocations it makes and what became of it when some
+SUBJECT is one of `subjects.SUBJECTS`, or "functions". Allocations of at least LEAST bytes fail: of "all" threads, of
+the "calling" one, or of the "only" one, where calls use no others. Each fails alone, at most SAMPLE for each call, and
+ROW in a row from some of them on. Prints, for each call, how many allocations it makes and what became of it when some
 failed; ends with status 1 if an index was not as before.
 """
 
@@ -78,7 +78,7 @@ class Failing:
         """The first and the last allocation to fail: one at a time, then several."""
         some = sorted(set(np.linspace(1, count, min(count, self.sample)).astype(int).tolist()))
         yield from ((n, n) for n in some)
-        yield from ((n, n + self.row - 1) for n in some[:: max(1, len(some) // 8)])
+        yield from ((n, n + self.row - 1) for n in some[:: max(1, len(some) // 3)])
 
 
 def say(**what: Any) -> None:
@@ -109,7 +109,7 @@ def ask_all(failing: Failing, calls: dict[str, Callable[[], Any]], size: Callabl
 
 def change_all(failing: Failing, subject: Subject) -> None:
     """Fail what changes of an index allocate."""
-    for at in STEPS:
+    for at in (at for at in STEPS if at < len(subject.steps)):
         step, before = subject.steps[at], subject.filled(at)
         after, size = subject.filled(at + 1), len(before)
         asked = {name: bits(call(before)) for name, call in subject.calls.items()} if at else {}

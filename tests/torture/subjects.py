@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,10 +11,12 @@ import numpy as np
 
 import nestvec as nv
 from nestvec import Stage
+from nestvec.files import to_bytes
 
 Call = Callable[[Any], Any]
 
 D, LEVELS, ROWS = 40, (16,), 2600
+MAPPED = 6  # steps before an index is mapped from a file
 BITS = 200
 ENDS = [10, 20, 64, 70, 129, 500, 1000, 1030, 1500, 1501, 2100, ROWS]  # after each `add`
 
@@ -67,6 +71,15 @@ def _changes(names: Any, add: Callable[[Any, Any], Any], update: Callable[[Any, 
 RAW = [Stage("b1", keep=40), Stage("raw")]
 SOME = np.arange(10 * ROWS) % 3 > 0  # ids that a filter allows
 FEW = [[9, 3, 77, 500], None, range(1, 900, 5)]  # filters of three queries
+
+
+def mapped() -> Any:
+    """What the subject "vectors" has after its first steps, in a file that has no name any more."""
+    with tempfile.TemporaryDirectory() as folder:
+        SUBJECTS["vectors"].filled(MAPPED).save(f"{folder}/index.nv")
+        return nv.load(f"{folder}/index.nv", mmap=True)
+
+
 SUBJECTS = {
     "vectors": Subject(
         lambda: nv.NestedIndex(D, LEVELS, codes=("b1", "i4")),
@@ -96,6 +109,8 @@ SUBJECTS = {
             "in": lambda index: 500 in index,
             "size": len,
             "memory": lambda index: index.memory_usage(),
+            "bytes": to_bytes,
+            "copy": lambda index: copy.copy(index).search(Q[:1], 15),
         },
     ),
     "named vectors": Subject(
@@ -158,6 +173,7 @@ SUBJECTS = {
             "search": lambda index: index.search(CODES[:3] ^ 5, 15, threads=2),
             "filtered": lambda index: index.search(CODES[:3] ^ 5, 15, filter=SOME),
             "reconstruct": lambda index: index.reconstruct(IDS[:3]),
+            "bytes": to_bytes,
         },
     ),
     "documents": Subject(
@@ -191,9 +207,11 @@ SUBJECTS = {
             "filtered": lambda index: index.search(QUERIES[:2], 9, exact=True, filter=NAMES[3:900:5]),
             "candidates": lambda index: index.search(QUERIES, 5, candidates=30, threads=2),
             "reconstruct": lambda index: index.reconstruct(["id 1", "id 8"]),
+            "bytes": to_bytes,
         },
     ),
 }
+SUBJECTS["mapped vectors"] = SUBJECTS["vectors"]._replace(make=mapped, steps=SUBJECTS["vectors"].steps[MAPPED:])
 
 STATELESS: dict[str, Callable[[], Any]] = {
     "pack_bits": lambda: nv.pack_bits(X, thresholds=0.5),

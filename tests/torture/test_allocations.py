@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the shim replaces functions of glibc"),
 ]
 
-SAMPLE = amount(12, 10**6)
+SAMPLE = amount(6, 10**6)
 REST = 10**9
 OTHERS = {  # what is made of a failure on the way to MemoryError, and by whom
     r"SystemError: .*returned NULL without setting an exception": "numpy, an iterator",
@@ -49,21 +49,20 @@ def failing(compiled: Callable[..., Path]) -> Callable[..., list[dict[str, Any]]
     return run
 
 
-@pytest.mark.parametrize("name", ["functions", *SUBJECTS])
-@pytest.mark.parametrize(
-    ("threads", "row", "memory"),
-    [("calling", REST, "pymalloc"), ("all", REST, "pymalloc"), ("only", 1, "malloc")],
-    ids=["calling thread", "all threads", "small objects too"],
-)
+EVERY = ["functions", *SUBJECTS]
+MODES = {  # whose allocations fail, how many in a row, and where small objects come from
+    "calling thread": ("calling", REST, "pymalloc", EVERY),
+    "all threads": ("all", REST, "pymalloc", amount(["functions", "vectors", "documents"], EVERY)),
+    "small objects": ("only", 1, "malloc", amount(["functions", "named vectors", "named documents"], EVERY)),
+}
+
+
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode, chosen in MODES.items() for name in chosen[-1]])
 def test_failing_allocations(
-    name: str,
-    threads: str,
-    row: int,
-    memory: str,
-    failing: Callable[..., list[dict[str, Any]]],
-    note: Callable[[str], None],
+    mode: str, name: str, failing: Callable[..., list[dict[str, Any]]], note: Callable[[str], None]
 ) -> None:
     """Of small objects without threads: where CPython has no memory to leave a lock, it stays locked."""
+    threads, row, memory, _ = MODES[mode]
     ends = [line for line in failing(name, 0, threads, SAMPLE, row, PYTHONMALLOC=memory) if "ends" in line]
     assert ends
     for line in ends:
