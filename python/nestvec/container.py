@@ -319,6 +319,7 @@ class Container(Collection[Contents[S]]):
         workers = parallel.threads_for(threads, 2**62)
         with self._writing():
             contents = self._contents
+            self._refuse_changed()
             if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
                 return
             alive = contents.tombstones.alive(contents.room)
