@@ -46,7 +46,8 @@ long disarm(void) {
 }
 
 static int fails(size_t size) {
-  if (!atomic_load_explicit(&armed, memory_order_relaxed) || size < least_size || !(every_thread || own_thread)) return 0;
+  if (!atomic_load_explicit(&armed, memory_order_relaxed) || size < least_size || !(every_thread || own_thread))
+    return 0;
   long number = atomic_fetch_add(&seen, 1) + 1;
   if (number < first_failing || number > last_failing) return 0;
   errno = ENOMEM;

@@ -2,10 +2,10 @@
 
 python allocations.py SUBJECT LEAST THREADS SAMPLE ROW
 
-SUBJECT is one of `subjects.SUBJECTS`, or "functions". Allocations of at least LEAST bytes fail, of "all" threads or of
-the calling "one": each alone, of at most SAMPLE for each call, and ROW in a row from some of them on. Prints, for each
-call, how many allocations it makes and what became of it when some failed; ends with status 1 if an index was not as
-before.
+SUBJECT is one of `subjects.SUBJECTS`, or "functions". Allocations of at least LEAST bytes fail: of "all" threads, of
+the "calling" one, or of the "only" one, where calls use no others. Each fails alone, at most SAMPLE for each call, and
+ROW in a row from some of them on. Prints, for each call, how many allocations it makes and what became of it when some
+failed; ends with status 1 if an index was not as before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from subjects import STATELESS, SUBJECTS, Subject, bits
 
 from nestvec import parallel
 
-STEPS = (0, 2, 7)  # changes that meet failures: the first rows of all, more in a block, a new segment
+STEPS = (0, 2, 5, 8, 9, 11)  # that meet failures: rows in a new index, block, segment; remove, update, compact
 
 _shim = ctypes.CDLL(None)
 _shim.arm.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_size_t, ctypes.c_int)
@@ -78,7 +78,7 @@ class Failing:
         """The first and the last allocation to fail: one at a time, then several."""
         some = sorted(set(np.linspace(1, count, min(count, self.sample)).astype(int).tolist()))
         yield from ((n, n) for n in some)
-        yield from ((n, n + self.row - 1) for n in some[:: max(1, len(some) // 8)])
+        yield from ((n, n + self.row - 1) for n in some[:: max(1, len(some) // 3)])
 
 
 def say(**what: Any) -> None:
@@ -109,7 +109,7 @@ def ask_all(failing: Failing, calls: dict[str, Callable[[], Any]], size: Callabl
 
 def change_all(failing: Failing, subject: Subject) -> None:
     """Fail what changes of an index allocate."""
-    for at in STEPS:
+    for at in (at for at in STEPS if at < len(subject.steps)):
         step, before = subject.steps[at], subject.filled(at)
         after, size = subject.filled(at + 1), len(before)
         asked = {name: bits(call(before)) for name, call in subject.calls.items()} if at else {}
@@ -139,8 +139,15 @@ def change_all(failing: Failing, subject: Subject) -> None:
         say(call=f"step {at}", ends=ends)
 
 
-def main(name: str, least: int, every_thread: bool, sample: int, row: int) -> None:
-    failing = Failing(least, every_thread, sample, row)
+def alone(work: Callable[[Any], Any], parts: Iterable[Any], threads: int) -> list[Any]:
+    """What `parallel.run` does, without threads."""
+    return [work(part) for part in parts]
+
+
+def main(name: str, least: int, threads: str, sample: int, row: int) -> None:
+    failing = Failing(least, threads == "all", sample, row)
+    if threads == "only":
+        parallel.run = alone
     parallel.run(lambda _: (own_array_memory(), time.sleep(0.1)), range(2), 2)  # in the pool's thread too
     warnings.simplefilter("ignore")  # a warning that cannot be made is not the warning's business
     if name == "functions":
@@ -152,4 +159,4 @@ def main(name: str, least: int, every_thread: bool, sample: int, row: int) -> No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "all", int(sys.argv[4]), int(sys.argv[5]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tools import HANGS, HERE
 
 _figures: list[str] = []

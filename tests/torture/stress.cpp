@@ -283,7 +283,7 @@ Listed estimates(const std::vector<Part>& parts, const Packed& packed, Code code
   Listed all(kCapacity + kBlock);
   for (const Part& part : parts) {
     int64_t begin = all.count;
-    scans[code](plane_of(*part.planes, code, 1), query, kLowest, 0, part.last, kBlock, all.out());
+    scans[code](plane_of(*part.planes, code, 1), query, kLowest, 0, part.last, kBlock, nullptr, all.out());
     Shortlist list = all.out();
     list.rows += begin;
     list.sums += begin;
@@ -330,18 +330,18 @@ std::vector<double> maxsim(const Tokens& tokens, const Packed& packed, int64_t n
   return out;
 }
 
-void bound_bags(const Tokens& tokens, const Packed& packed, int64_t last, float* out) {
+void bound_bags(const Tokens& tokens, const Packed& packed, const uint8_t* allowed, int64_t last, float* out) {
   CodedBags bags{tokens.codes.data(),  kDims,           tokens.scales.data(), tokens.sums.data(), tokens.offsets.data(),
                  tokens.bounds.data(), tokens.documents};
-  if (last) kernels.scan_bags(bags, packed.bags(), 0, last, out);
+  if (last) kernels.scan_bags(bags, packed.bags(), 0, last, {allowed, 0}, out);
 }
 
-std::vector<Ranked> best_by_rows(const float* rows, int64_t n, const Packed& packed, int64_t query, int64_t dims,
-                                 int64_t k) {
+std::vector<Ranked> best_by_rows(const float* rows, int64_t n, const uint64_t* allowed, const Packed& packed,
+                                 int64_t query, int64_t dims, int64_t k) {
   std::vector<double> scores(k, -std::numeric_limits<double>::infinity());
   std::vector<int64_t> ids(k, -1);
   kernels.topk_f32({packed.wide.data() + query * kDims, 1, kDims, kL2}, {rows, kDims, n, dims, nullptr, 0},
-                   {scores.data(), ids.data(), k});
+                   {allowed, 0}, {scores.data(), ids.data(), k});
   std::vector<Ranked> best;
   for (int64_t i = 0; i < k; i++)
     if (ids[i] >= 0) best.push_back({scores[i], ids[i]});
@@ -357,13 +357,13 @@ Truth truth_of(const Source& source, const Packed& packed) {
   Truth truth;
   std::vector<Part> all{{&planes, kCapacity, 0}};
   for (int64_t i = 0; i < kQueries; i++) {
-    truth.ranked[i] = best_by_rows(planes.rows.data(), kCapacity, packed, i, kDims, kCapacity);
-    truth.prefix[i] = best_by_rows(planes.rows.data(), kCapacity, packed, i, 50, kCapacity);
+    truth.ranked[i] = best_by_rows(planes.rows.data(), kCapacity, nullptr, packed, i, kDims, kCapacity);
+    truth.prefix[i] = best_by_rows(planes.rows.data(), kCapacity, nullptr, packed, i, 50, kCapacity);
   }
   for (Code code : {kB1, kI4, kI8}) truth.estimated[code] = estimates(all, packed, code).values;
   truth.distances = distances(all, packed, kCapacity);
   truth.bag_bounds.resize(kDocuments);
-  bound_bags(tokens, packed, kDocuments, truth.bag_bounds.data());
+  bound_bags(tokens, packed, nullptr, kDocuments, truth.bag_bounds.data());
   truth.maxsim = maxsim(tokens, packed, kDocuments);
   return truth;
 }
@@ -423,24 +423,24 @@ struct Reader {
       std::vector<int32_t> rows(count * kRoom);
       std::vector<int64_t> counts(count), ids(count * kFound, -1);
       std::vector<double> scores(count * kFound, -std::numeric_limits<double>::infinity());
-      QueryBatch batch{packed.codes.data(),
-                       packed.sums.data(),
-                       packed.stats.data(),
-                       thresholds.data(),
-                       kBounds,
-                       count,
-                       kPadded,
-                       kStride,
-                       kLevels,
-                       kL2};
       Candidates found{rows.data(), upper.data(), counts.data(), kRoom};
       for (const Part& part : all) {
         const Planes& p = *part.planes;
+        QueryBatch batch{packed.codes.data(),
+                         packed.sums.data(),
+                         packed.stats.data(),
+                         thresholds.data(),
+                         kBounds,
+                         count,
+                         kPadded,
+                         kStride,
+                         kLevels,
+                         kL2,
+                         {state.allowed.data() + part.base / kBlock, 0}};
         Plane plane{p.codes.data(), p.starts, p.stats.data(), p.blocks.data(), kLevels, p.capacity};
         Rows exact{world.planes.rows.data() + part.base * kDims, kDims, part.last, kDims, nullptr, part.base};
         for (int64_t at = 0; at < part.last;) {
           at = kernels.scan(plane, batch, at / kBlock % 2, at, std::min(part.last, at + 2 * kBlock), found);
-          for (int64_t i = 0; i < count; i++) counts[i] = keep_allowed(state, part.base, i, found);
           kernels.rescore_f32({packed.wide.data(), count, kDims, kL2}, exact, kRoom,
                               {packed.multiply.data(), packed.offset.data(), thresholds.data()}, found,
                               {scores.data(), ids.data(), kFound});
@@ -456,21 +456,9 @@ struct Reader {
     }
   }
 
-  static int64_t keep_allowed(const State& state, int64_t base, int64_t query, const Candidates& found) {
-    int64_t kept = 0, from = query * found.room;
-    for (int64_t c = 0; c < found.counts[query]; c++) {
-      if (!state.has(base + found.rows[from + c])) continue;
-      found.rows[from + kept] = found.rows[from + c];
-      found.upper[from + kept++] = found.upper[from + c];
-    }
-    return kept;
-  }
-
   void prefix(const State& state) {
-    State every;
-    every.n = state.n;
-    auto best = best_by_rows(world.planes.rows.data(), state.n, packed, 0, 50, kFound);
-    need(best == first_of(truth.prefix[0], every), "topk", state.n);
+    auto best = best_by_rows(world.planes.rows.data(), state.n, state.allowed.data(), packed, 0, 50, kFound);
+    need(best == first_of(truth.prefix[0], state), "topk", state.n);
   }
 
   void coarse(const State& state, const std::vector<Part>& all, Code code) {
@@ -495,16 +483,20 @@ struct Reader {
           histogram.data(), limit.data(), total.data(), rows.data() + begin, distance.data() + begin, count.data(),
           kCapacity,        kFound,       true};
       count[0] = 0;
-      kernels.scan_bits(words, {packed.bits.data(), 1, 2, kDims, kXor}, 0, part.last, near);
+      kernels.scan_bits(words, {packed.bits.data(), 1, 2, kDims, kXor}, 0, part.last,
+                        {state.allowed.data() + part.base / kBlock, 0}, near);
       for (int64_t i = begin; i < begin + count[0]; i++) rows[i] += int32_t(part.base);
       begin += count[0];
     }
     std::vector<Ranked> best, wanted;
     for (int64_t i = 0; i < begin; i++) best.push_back({-double(distance[i]), rows[i]});
-    for (int64_t i = 0; i < state.n; i++) wanted.push_back({-double(truth.distances[i]), i});
+    for (int64_t i = 0; i < state.n; i++)
+      if (state.has(i)) wanted.push_back({-double(truth.distances[i]), i});
+    size_t most = std::min<size_t>(kFound, wanted.size());
     for (auto* list : {&best, &wanted}) {
       std::sort(list->begin(), list->end(), before);
-      list->resize(std::min<size_t>(kFound, state.n));
+      need(list->size() >= most, "scan_bits", state.n);
+      list->resize(most);
     }
     need(best == wanted, "scan_bits", state.n);
   }
@@ -514,13 +506,15 @@ struct Reader {
     const Tokens& tokens = world.tokens;
     while (copies && n < kDocuments && whole && tokens.offsets[whole] + kBehind > tokens.offsets[n]) whole--;
     std::vector<float> bounds(n);
-    bound_bags(tokens, packed, whole, bounds.data());
+    std::vector<uint8_t> allowed(n);
+    for (int64_t i = 0; i < n; i++) allowed[i] = state.allowed[i / 64] >> i % 64 & 1;
+    bound_bags(tokens, packed, allowed.data(), whole, bounds.data());
     if (whole < n) {
       Tokens last(n - whole, tokens.offsets[n] - tokens.offsets[whole]);
       last.copy(tokens, whole, n - whole);
-      bound_bags(last, packed, n - whole, bounds.data() + whole);
+      bound_bags(last, packed, allowed.data() + whole, n - whole, bounds.data() + whole);
     }
-    need(std::equal(bounds.begin(), bounds.end(), truth.bag_bounds.begin()), "scan_bags", n);
+    for (int64_t i = 0; i < n; i++) need(bounds[i] == (allowed[i] ? truth.bag_bounds[i] : kLowest), "scan_bags", n);
   }
 
   void tokens(const State& state) {

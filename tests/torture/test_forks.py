@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from subjects import SUBJECTS
 from tools import FULL, HANGS, HERE, amount, python
 

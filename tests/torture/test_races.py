@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tools import HANGS, HERE, amount
 
 from nestvec import backends
+from tools import HANGS, HERE, amount
 
 pytestmark = pytest.mark.torture
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from subjects import SUBJECTS, Subject, bits
 from tools import HANGS, amount
 
