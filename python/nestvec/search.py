@@ -69,13 +69,16 @@ class Task:
 class Heaps:
     """The k best of each query so far: float64 scores, higher is better, and int64 ids.
 
-    `scanned` rows took part by their codes and `scored` ones exactly, over all queries.
+    `scanned` and `read` are the parts of which rows took part by their codes and by exact scores, and by how many
+    queries; of the first, `rescored` rows were scored as well.
     """
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores = np.full((queries, k), -np.inf)
         self.ids = np.full((queries, k), -1, np.int64)
-        self.scanned = self.scored = 0
+        self.scanned: list[tuple[Part, int]] = []
+        self.read: list[tuple[Part, int]] = []
+        self.rescored = 0
 
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
@@ -93,8 +96,15 @@ class Heaps:
         result.ids = np.concatenate([part.ids for part in parts], axis=1)
         scores, ids = result.ordered()
         result.scores, result.ids = scores[:, :k], ids[:, :k]
-        result.scanned, result.scored = sum(part.scanned for part in parts), sum(part.scored for part in parts)
+        for part in parts:
+            result.note(part)
         return result
+
+    def note(self, other: Heaps) -> None:
+        """Add up what was done."""
+        self.scanned += other.scanned
+        self.read += other.read
+        self.rescored += other.rescored
 
 
 class Packed:
@@ -145,7 +155,6 @@ class Scan:
         chunk = self.first_chunk
         for part in parts:
             at = part.first
-            self.heaps.scanned += gather.pairs(part, len(self.wide))
             while at < part.last:
                 end = min(part.last, at + chunk)
                 begun = perf_counter()
@@ -195,7 +204,7 @@ class Scan:
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed
-        self.heaps.scored += self.rescore(
+        self.heaps.rescored += self.rescore(
             self.wide, segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take, p.multiply, p.offset,
             p.thresholds, p.rows, p.upper, p.counts, self.heaps.scores, self.heaps.ids,
         )  # fmt: skip
@@ -230,17 +239,18 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
 
 def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
     """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
-    count, scanned, scored = len(task.queries), 0, 0
+    count, done = len(task.queries), Heaps(0, task.k)
     row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
     begun = perf_counter()
     if count == 0:
         return Explanation(())
     for some, own in split_queries(task, parts, 1 if count < FEW else GROUP):
-        heaps = _search(own, some, bounds)
-        scanned, scored = scanned + heaps.scanned, scored + heaps.scored
-    seconds, rows, exact = (perf_counter() - begun) / count, scanned / count, scored / count
-    first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if scanned else []
-    last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if scanned else seconds)
+        done.note(_search(own, some, bounds))
+    seconds = (perf_counter() - begun) / count
+    rows = sum(gather.pairs(part, queries) for part, queries in done.scanned) / count
+    exact = (sum(gather.pairs(part, queries) for part, queries in done.read) + done.rescored) / count
+    first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if rows else []
+    last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if rows else seconds)
     return Explanation((*first, last))
 
 
@@ -295,23 +305,26 @@ def _search_apart(parts: Sequence[Part], task: Task, bounds: Array | None) -> He
             own, less = [part.of_queries(some) for part in parts], replace(task, queries=task.queries[some])
             found = _read(own, less) if read else _scan(own, less, bounds)
             heaps.scores[some], heaps.ids[some] = found.scores, found.ids
-            heaps.scanned, heaps.scored = heaps.scanned + found.scanned, heaps.scored + found.scored
+            heaps.note(found)
     return heaps
 
 
 def _scan(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
-    return _pack_and_scan(parts, task) if bounds is None else Scan(task, bounds).run(parts)
+    if bounds is None:
+        return _pack_and_scan(parts, task)
+    heaps = Scan(task, bounds).run(parts)
+    heaps.scanned = [(part, len(task.queries)) for part in parts]
+    return heaps
 
 
 def _read(parts: Sequence[Part], task: Task) -> Heaps:
     """The exact scores of all rows allowed."""
     heaps = Heaps(len(task.queries), task.k)
+    heaps.read = [(part, len(task.queries)) for part in parts]
     wide = task.queries.astype(np.float64)
     topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
     for part in parts:
-        segment, rows, pairs = part.segment, part.last - part.first, gather.pairs(part, len(wide))
-        step = max(BLOCK, int(SLICE * 2e9 * rows / (max(pairs, 1) * task.dims)) // BLOCK * BLOCK)
-        heaps.scored += pairs
+        segment, step = part.segment, gather.rows_per_call(part, len(wide), int(SLICE * 2e9) // task.dims)
         for at in range(part.first, part.last, step):
             end = min(part.last, at + step)
             topk(
@@ -332,6 +345,7 @@ def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
             values = widened(some.rows, task.row_type)
             scan.kernels.pack_rows(values, bounds, made.starts, 0, made.codes, made.stats, made.blocks)
             scan.run([replace(piece, segment=made)])
+    scan.heaps.scanned = [(part, len(task.queries)) for part in parts]
     return scan.heaps
 
 
