@@ -302,7 +302,8 @@ def _search_apart(parts: Sequence[Part], task: Task, bounds: Array | None) -> He
     few = gather.few(parts, task, bounds is not None)
     for some, read in ((few, True), (~few, False)):
         if some.any():
-            own, less = [part.of_queries(some) for part in parts], replace(task, queries=task.queries[some])
+            which = slice(None) if some.all() else some
+            own, less = [part.of_queries(which) for part in parts], replace(task, queries=task.queries[which])
             found = _read(own, less) if read else _scan(own, less, bounds)
             heaps.scores[some], heaps.ids[some] = found.scores, found.ids
             heaps.note(found)
