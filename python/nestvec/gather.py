@@ -25,6 +25,7 @@ MISS = 2000  # a row somewhere in memory
 READ, COPY = 4, 32  # a dim of a stored row, as it is or coded anew
 SCORE = {"float32": 3.7, "float16": 7.0, "bfloat16": 7.0}  # a dim of a row's exact score for one query
 RESCORE = 0.06  # the same where only what survives a scan is scored
+SAMPLE = 32  # one word in so many tells queries whose rows are not few
 SPARSE = 0.75  # of all rows: below, planes are made of copies of those allowed
 
 _BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
@@ -35,7 +36,7 @@ def ones(words: Array) -> Array:
     if hasattr(np, "bitwise_count"):
         counts: Array = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
     else:
-        counts = _BYTE_ONES[words.view(np.uint8)].sum(axis=1, dtype=np.int64)
+        counts = _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)].sum(axis=1, dtype=np.int64)
     return counts
 
 
@@ -46,19 +47,38 @@ def pairs(part: Part, queries: int) -> int:
     return int(ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
 
 
+def rows_per_call(part: Part, queries: int, scores: int) -> int:
+    """How many rows, in whole blocks, give about so many scores."""
+    rows = part.last - part.first
+    if rows * queries <= scores:
+        return rows + BLOCK
+    return max(BLOCK, rows * scores // max(pairs(part, queries), 1) // BLOCK * BLOCK)
+
+
 def few(parts: Sequence[Part], task: Task, packed: bool) -> Array:
     """Which of the queries may find so few rows that reading those costs less than their share of a scan.
 
     `packed` is whether there are planes to scan; else making them is part of the cost.
     """
     queries = len(task.queries)
-    total, counts = 0, np.zeros(queries, np.int64)
-    for part in parts:
-        total += part.last - part.first
-        counts += ones(part.words(part.first, part.last)) if len(part.allowed) else part.last - part.first
     scan = task.dims * ((1 if packed else COPY) / queries + MULTIPLY)
-    result: Array = counts * (MISS + task.dims * (READ + SCORE[task.row_type])) < total * scan
+    most = sum(part.last - part.first for part in parts) * scan / (MISS + task.dims * (READ + SCORE[task.row_type]))
+    maybe = np.flatnonzero(_counts(parts, np.arange(queries), SAMPLE) * SAMPLE < 2 * most)
+    result = np.zeros(queries, np.bool_)
+    result[maybe] = _counts(parts, maybe, 1) < most
     return result
+
+
+def _counts(parts: Sequence[Part], queries: Array, step: int) -> Array:
+    """How many rows each of the queries may find, of one block in `step`."""
+    counts = np.zeros(len(queries), np.int64)
+    for part in parts:
+        if len(part.allowed):
+            first, last = part.first // BLOCK, -(-part.last // BLOCK)
+            counts += ones(part.allowed[queries if len(part.allowed) > 1 else slice(1), first:last:step])
+        else:
+            counts += (part.last - part.first) // step
+    return counts
 
 
 def ways(parts: Sequence[Part], task: Task, packed: bool) -> tuple[list[Part], list[Part], list[Part]]:
