@@ -78,20 +78,20 @@ def index_of(rng: np.random.Generator, metric: str, kind: str = "normal") -> tup
 def run(
     index: nv.NestedIndex, q: np.ndarray, k: int, plan: list[Stage], threads: int, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    task, parts, _ = index._ready(q, k, None)
-    steps = index._steps(plan, task, parts)
+    contents, task, parts, _ = index._ready(q, k, None, None)
+    steps = index._steps(plan, task, contents)
     if allowed is not None:
         sets = split(allowed, [part.last for part in parts])
         parts = [Part(part.segment, 0, part.last, own) for part, own in zip(parts, sets, strict=True)]
-    scores, ids, report = stages.run_plan(parts, steps, task, index._frame, threads)
+    scores, ids, report = stages.run_plan(parts, steps, task, contents.frame, threads)
     return *as_results(scores, ids, k, task.metric), report
 
 
 def ids_of(index: nv.NestedIndex) -> np.ndarray:
     """By position."""
-    return np.concatenate(
-        [segment.ids[:n] if segment.ids.size else segment.base + np.arange(n) for segment, n in index._contents.stored]
-    )
+    _, _, parts, _ = index._ready(np.zeros(D), 1, None, None)
+    stored = [(part.segment, part.last) for part in parts]
+    return np.concatenate([some.ids[:n] if some.ids.size else some.base + np.arange(n) for some, n in stored])
 
 
 def best_estimates(index: nv.NestedIndex, q: np.ndarray, code: str, allowed: np.ndarray, keep: int) -> list[np.ndarray]:
@@ -155,10 +155,10 @@ def test_parts_with_and_without_sets(way: str, rng: np.random.Generator) -> None
     index, x = index_of(rng, "ip")
     q, allowed, ids = values(rng, "normal", 3, D), np.ones((1, N), bool), ids_of(index)
     allowed[0, :700] = chosen(rng, "few", 700)
-    task, parts, _ = index._ready(q, 10, None)
+    contents, task, parts, _ = index._ready(q, 10, None, None)
     parts[0] = Part(parts[0].segment, 0, 700, packed(allowed[:, :700]))
-    steps = index._steps([Stage("b1", keep=N), Stage("raw")], task, parts)
-    scores, found, _ = stages.run_plan(parts, steps, task, index._frame, 2)
+    steps = index._steps([Stage("b1", keep=N), Stage("raw")], task, contents)
+    scores, found, _ = stages.run_plan(parts, steps, task, contents.frame, 2)
     expected = truth.topk(q, x[allowed[0]], 10, "ip", ids[allowed[0]])
     np.testing.assert_array_equal(found, expected[1])
     np.testing.assert_array_equal(scores.astype(np.float32), expected[0])
@@ -182,6 +182,21 @@ def test_rows_that_a_sample_misses(monkeypatch: pytest.MonkeyPatch, rng: np.rand
             assert allowed[found].all()
 
 
+@pytest.mark.parametrize("dims", [D, 20, 33])
+@thread_counts
+def test_exact_first_stage(threads: int, dims: int, rng: np.random.Generator) -> None:
+    """Rows themselves as the first stage: more of them kept than allowed, too."""
+    index, x = index_of(rng, "cosine")
+    q, ids = values(rng, "normal", len(SHARES), D), ids_of(index)
+    for allowed in choices(rng, N):
+        for plan in ([Stage("raw", dims=dims)], [Stage("raw", dims=dims, keep=60), Stage("raw", dims=dims)]):
+            scores, found, _ = run(index, q, 20, plan, threads, allowed)
+            for i, own in enumerate(np.broadcast_to(allowed, (len(q), N))):
+                expected = truth.topk(q[i : i + 1, :dims], x[own, :dims], 20, "cosine", ids[own])
+                np.testing.assert_array_equal(scores[i], expected[0][0], strict=True)
+                np.testing.assert_array_equal(found[i], expected[1][0], strict=True)
+
+
 # Binary codes
 
 
@@ -202,7 +217,7 @@ def test_nearest(
     for some in np.split(np.arange(N), [700, 1600]):
         index.add(np.packbits(x[some], axis=1), ids[some] if named else None)
     for used in (bits, 70, 64):
-        queries, parts, _ = index._ready(np.packbits(q, axis=1), used)
+        queries, parts, _ = index._ready(np.packbits(q, axis=1), used, None)
         either = (q[:, None, :used] != x[:, :used]) if what == XOR else ~(q[:, None, :used] & x[:, :used])
         distances = either.sum(axis=2)
         for number, allowed in enumerate(choices(rng, N)):
@@ -233,9 +248,11 @@ def test_nearest_in_batches(threads: int, rng: np.random.Generator) -> None:
     x, q = (rng.integers(0, 256, (n, bits // 8), dtype=np.uint8) for n in (300, count))
     index = nv.BinaryIndex(bits)
     index.add(x)
-    queries, [part], _ = index._ready(q, bits)
+    queries, parts, _ = index._ready(q, bits, None)
     allowed = rng.random((count, 300)) < rng.choice([0.01, 0.5], (count, 1))
-    found = nearest.nearest([part._replace(allowed=packed(allowed))], BitTask(queries, 5, bits, XOR), threads)
+    sets = split(allowed, [part.last for part in parts])
+    parts = [part._replace(allowed=some) for part, some in zip(parts, sets, strict=True)]
+    found = nearest.nearest(parts, BitTask(queries, 5, bits, XOR), threads)
     check_nearest(found, nv.hamming(q, x), allowed, np.arange(300), 5)
 
 

@@ -635,6 +635,27 @@ def test_errors_of_the_system_leave_everything_as_it_was(
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.parametrize(("number", "raises"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_directories_that_cannot_be_synced(
+    number: int, raises: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some systems cannot, which is no error; the file is there in any case."""
+    sync = os.fsync
+
+    def refuse(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if raises:
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            write(path, "Other", {}, [])
+    else:
+        write(path, "Other", {}, [])
+    assert open_file(path).kind == "Other"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
 def test_a_full_disk(path: Path, some: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSp
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, parallel
+from . import arrays, parallel, slices
 from .ids import NOTHING, Directory, Identified, Run, listed_bytes, living
 from .planes import BLOCK, COPY_ROWS, copy_rows, padded
 from .tombstones import Tombstones, to_bools
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
-ADD_ROWS, ADD_VALUES = 4096, 2**20  # rows converted and packed at a time, at most, and their values
+ADD_ROWS, ADD_VALUES = 4096, 2**19  # rows converted and packed at a time, at most, and their values
 
 
 I = TypeVar("I", bound=Identified)
@@ -319,6 +319,7 @@ class Container(Collection[Contents[S]]):
         workers = parallel.threads_for(threads, 2**62)
         with self._writing():
             contents = self._contents
+            self._refuse_changed()
             if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
                 return
             alive = contents.tombstones.alive(contents.room)
@@ -463,8 +464,9 @@ class Container(Collection[Contents[S]]):
         wanted = arrays.known_ids(ids)
         contents, slots = self._find(wanted.reshape(-1))
         result = np.empty((wanted.size, width), dtype)
-        for segment, rows, here in contents.located(slots):
-            result[here] = read(segment, rows)
+        for some in slices.steps(wanted.size, width):
+            for segment, rows, here in contents.located(slots[some]):
+                result[some][here] = read(segment, rows)
         return result.reshape(*wanted.shape, width)
 
 

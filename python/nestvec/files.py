@@ -121,8 +121,9 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
 
 def save(index: Any, path: Any) -> None:
     """Write an index to a file, wholly or not at all."""
+    contained = _contained(index)
     with replacing(path) as target:
-        storage.write_to(target, *_contained(index))
+        storage.write_to(target, *contained)
         index._refuse_changed()
 
 
@@ -372,8 +373,7 @@ def _check_ids(file: File, contents: Contents[Any] | Documents) -> None:
 
 def _distinct(ids: Array) -> int:
     """How many different ids there are."""
-    if len(ids) and not (ids[1:] > ids[:-1]).all():
-        ids = np.sort(ids)
+    ids = np.sort(ids)
     return len(ids) - int((ids[1:] == ids[:-1]).sum())
 
 

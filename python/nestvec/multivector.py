@@ -289,6 +289,7 @@ class MultiVectorIndex(Collection[Contents]):
         workers = threads_for(threads, 2**62)
         with self._writing():
             before = self._contents
+            self._refuse_changed()
             if not before.tombstones and len(before.store.segments) <= 1 and self._file is None:
                 return
             positions = np.flatnonzero(to_bools(before.tombstones.alive(before.room), before.store.ntotal))

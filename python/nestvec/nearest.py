@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import backends, parallel, slices
-from .planes import BLOCK, EVERY, Words, allowed_rows, level_widths, padded, spread
+from .planes import BLOCK, COPY_ROWS, EVERY, Words, allowed_rows, copy_rows, level_widths, padded, spread
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +20,7 @@ XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
 GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
-COPY, COPIED = 70, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
+COPY, COPIED = 150, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
 SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
@@ -111,12 +111,9 @@ def _gathered(part: BitPart, task: BitTask) -> BitPart:
     rows, source = allowed_rows(part.allowed, part.first, part.last), part.words
     levels = int(np.searchsorted(source.bounds, task.bits)) + 1
     copy = Words.allocate(padded(count, BLOCK), source.bounds[:levels])
-    places = np.pad(rows, (0, -count % BLOCK), mode="edge").reshape(-1, 1, BLOCK)
-    at = 0
-    for start, width in zip(source.starts.tolist(), (level_widths(copy.bounds, 64) // 64).tolist(), strict=False):
-        words = start + places // BLOCK * (BLOCK * width) + places % BLOCK + BLOCK * np.arange(width)[:, None]
-        np.take(source.words, words.reshape(-1), out=copy.words[at : at + words.size], mode="clip")
-        at += words.size
+    for at in range(0, count, COPY_ROWS):
+        parallel.check()
+        copy_rows(source.views()[:levels], rows[at : at + COPY_ROWS], copy.views(), at)
     return BitPart(copy, 0, count, part.ids[rows] if part.ids.size else rows + part.base, 0)
 
 

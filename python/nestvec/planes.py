@@ -78,7 +78,7 @@ def count_ones(words: Array) -> Array:
     return counts.sum(axis=-1, dtype=np.int64)  # type: ignore[no-any-return]
 
 
-def allowed_words(allowed: Array, first: int, last: int) -> Array:
+def words_within(allowed: Array, first: int, last: int) -> Array:
     """The words of a set (1, words) for rows [`first`, `last`), no others; `first` is a multiple of 64, and bit 0."""
     words = allowed[0, first // BLOCK : padded(last, BLOCK) // BLOCK]
     if last % BLOCK and last > first:
@@ -91,7 +91,7 @@ def allowed_rows(allowed: Array, first: int, last: int) -> Array:
     """Rows of [`first`, `last`) that a set (1, words) has, ascending: int64; all where there is no set."""
     if len(allowed) == 0:
         return np.arange(first, last)
-    words = allowed_words(allowed, first, last)
+    words = words_within(allowed, first, last)
     used = np.flatnonzero(words)
     bits = np.flatnonzero(np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_))
     return first + used[bits // BLOCK] * BLOCK + bits % BLOCK
@@ -101,7 +101,7 @@ def spread(allowed: Array, first: int, last: int) -> tuple[int, int]:
     """How many rows of [`first`, `last`) a set (1, words) has, or all where there is none, and in how many blocks."""
     if len(allowed) == 0:
         return last - first, padded(last - first, BLOCK) // BLOCK
-    words = allowed_words(allowed, first, last)
+    words = words_within(allowed, first, last)
     return int(count_ones(words)), int(np.count_nonzero(words))
 
 

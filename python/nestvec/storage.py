@@ -409,11 +409,10 @@ class _Memory:
     def map(self) -> mmap.mmap:
         raise TypeError("only a file can be mapped; pass its path, or leave out mmap")
 
-    def check_unchanged(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
+
+    check_unchanged = close
 
 
 def _waiting_for_nobody(path: str, flags: int) -> int:

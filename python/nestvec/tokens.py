@@ -208,10 +208,15 @@ def exact_topk(
     many = len(queries) >= 2 * QUERIES * threads
 
     def search(group: slice) -> list[tuple[Array, Array]]:
-        own = allowed[group] if allowed is not None and len(allowed) > 1 else allowed
-        return _exact(store, queries.some(group.start, group.stop), k, 1 if many else threads, ids, own)
+        some = queries.some(group.start, group.stop)
+        return _exact(store, some, k, 1 if many else threads, ids, _own(allowed, group))
 
     return [one for group in parallel.run(search, groups, threads if many else 1) for one in group]
+
+
+def _own(allowed: Array | None, queries: slice) -> Array | None:
+    """The sets of some of the queries."""
+    return allowed[queries] if allowed is not None and len(allowed) > 1 else allowed
 
 
 def _exact(
@@ -329,8 +334,7 @@ def exact_within(
     for i in range(len(queries)):
         parallel.check()
         one = queries.some(i, i + 1)
-        own = allowed[i : i + 1] if allowed is not None and len(allowed) > 1 else allowed
-        upper = _upper_bounds(store, one, threads, own)[0]
+        upper = _upper_bounds(store, one, threads, _own(allowed, slice(i, i + 1)))[0]
         listed = np.flatnonzero((upper >= _rounded_down(least)) & (upper > -np.inf))
         scores = score_listed(store, one, listed, threads)[0] if len(listed) else np.empty(0)
         kept = scores >= least
