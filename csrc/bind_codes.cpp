@@ -41,6 +41,14 @@ BitQueries bit_queries_of(const Array<uint64_t>& queries, const Array<int64_t>& 
   return {queries.data(), queries.shape(0), queries.shape(1), bits, what};
 }
 
+RowSets row_sets_of(const Array<uint64_t>& allowed, int64_t queries, int64_t last) {
+  need(allowed.ndim() == 2, "allowed must be (0, 1 or queries, words)");
+  int64_t sets = allowed.shape(0), words = allowed.shape(1);
+  need(sets == 0 || ((sets == 1 || sets == queries) && words * 64 >= last),
+       "allowed must be (0, 1 or queries, words), with a bit for every row");
+  return {sets ? allowed.data() : nullptr, sets > 1 ? words : 0};
+}
+
 template <class T>
 void bind_sign_bits(py::module_& m, const char* name,
                     void (&sign_bits)(const T*, int64_t, int64_t, const T*, uint8_t*)) {
@@ -90,8 +98,8 @@ void bind_bits(py::module_& m, const Kernels& k) {
       "scan_bits",
       [&k](const Array<uint64_t>& words, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t bits,
            const Array<uint64_t>& queries, int what, int64_t wanted, bool in_order, int64_t first, int64_t last,
-           Array<int32_t>& histograms, Array<int32_t>& limits, Array<int64_t>& totals, Array<int32_t>& rows,
-           Array<int32_t>& distances, Array<int64_t>& counts) {
+           const Array<uint64_t>& allowed, Array<int32_t>& histograms, Array<int32_t>& limits, Array<int64_t>& totals,
+           Array<int32_t>& rows, Array<int32_t>& distances, Array<int64_t>& counts) {
         int64_t levels;
         BitQueries q = bit_queries_of(queries, bounds, bits, what, levels);
         Words p = words_of(words, starts, bounds, levels, last);
@@ -101,13 +109,15 @@ void bind_bits(py::module_& m, const Kernels& k) {
              "one histogram, limit, total and list per query");
         Nearest near{output(histograms), output(limits), output(totals), output(rows), output(distances),
                      output(counts),     rows.shape(1),  wanted,         in_order};
+        RowSets sets = row_sets_of(allowed, q.n, last);
         py::gil_scoped_release release;
-        return k.scan_bits(p, q, first, last, near);
+        return k.scan_bits(p, q, first, last, sets, near);
       },
       py::arg("words").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(), py::arg("bits"),
       py::arg("queries").noconvert(), py::arg("what"), py::arg("k"), py::arg("in_order"), py::arg("first"),
-      py::arg("last"), py::arg("histograms").noconvert(), py::arg("limits").noconvert(), py::arg("totals").noconvert(),
-      py::arg("rows").noconvert(), py::arg("distances").noconvert(), py::arg("counts").noconvert());
+      py::arg("last"), py::arg("allowed").noconvert(), py::arg("histograms").noconvert(), py::arg("limits").noconvert(),
+      py::arg("totals").noconvert(), py::arg("rows").noconvert(), py::arg("distances").noconvert(),
+      py::arg("counts").noconvert());
   m.def(
       "order_bits",
       [&k](Array<int32_t>& limits, Array<int32_t>& rows, Array<int32_t>& distances, Array<int64_t>& counts,

@@ -72,7 +72,7 @@ void bind_bags(py::module_& m, const Kernels& k) {
       [&k](const Array<int8_t>& codes, const Array<float>& scales, const Array<int32_t>& sums,
            const Array<int64_t>& offsets, const Array<float>& bounds, const Array<uint8_t>& query_codes,
            const Array<float>& query_steps, const Array<int64_t>& query_panels, const Array<float>& query_bounds,
-           int64_t first, int64_t last, Array<float>& out) {
+           int64_t first, int64_t last, const Array<uint8_t>& allowed, Array<float>& out) {
         need(codes.ndim() == 2 && codes.shape(1) % 4 == 0, "codes must have a multiple of 4 dims");
         int64_t width = codes.shape(1), panels = query_codes.shape(0), queries = query_panels.size() - 1;
         // a block of tokens is read as a whole, 16 of them, and the last one in steps of 64 bytes
@@ -87,19 +87,24 @@ void bind_bags(py::module_& m, const Kernels& k) {
         check_offsets(query_panels, 0, queries, panels);
         need(query_bounds.ndim() == 2 && query_bounds.shape(0) == 2 && query_bounds.shape(1) == queries,
              "query bounds must be (2, queries)");
+        need(allowed.ndim() == 2, "allowed must be (0, 1 or queries, documents)");
+        int64_t sets = allowed.shape(0);
+        need(sets == 0 || ((sets == 1 || sets == queries) && allowed.shape(1) >= last),
+             "allowed must be (0, 1 or queries, documents)");
         need(out.ndim() == 2 && out.shape(0) == queries && out.shape(1) == last - first,
              "out must be (queries, documents)");
         CodedBags bags{codes.data(), width, scales.data(), sums.data(), offsets.data(), bounds.data(), bounds.shape(1)};
         CodedBagQueries q{query_codes.data(),  query_codes.shape(1) * 64, query_steps.data(),
                           query_panels.data(), query_bounds.data(),       queries};
+        DocumentSets some{sets ? allowed.data() : nullptr, sets > 1 ? allowed.shape(1) : 0};
         float* to = output(out);
         py::gil_scoped_release release;
-        k.scan_bags(bags, q, first, last, to);
+        k.scan_bags(bags, q, first, last, some, to);
       },
       py::arg("codes").noconvert(), py::arg("scales").noconvert(), py::arg("sums").noconvert(),
       py::arg("offsets").noconvert(), py::arg("bounds").noconvert(), py::arg("query_codes").noconvert(),
       py::arg("query_steps").noconvert(), py::arg("query_panels").noconvert(), py::arg("query_bounds").noconvert(),
-      py::arg("first"), py::arg("last"), py::arg("out").noconvert());
+      py::arg("first"), py::arg("last"), py::arg("allowed").noconvert(), py::arg("out").noconvert());
 }
 
 }  // namespace

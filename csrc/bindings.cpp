@@ -160,6 +160,18 @@ void bind_reduce(py::module_& m, const char* name, int64_t (&reduce)(const T*, i
       py::arg("values").noconvert());
 }
 
+void bind_checksum(py::module_& m, const Kernels& k) {
+  m.def(
+      "crc32c",
+      [&k](const Array<uint8_t>& data, uint32_t seed) {
+        const uint8_t* from = data.data();
+        int64_t n = data.size();
+        py::gil_scoped_release release;
+        return k.crc32c(from, n, seed);
+      },
+      py::arg("data").noconvert(), py::arg("seed"));
+}
+
 void bind_pack(py::module_& m, const Kernels& k) {
   m.def(
       "pack_rows",
@@ -230,6 +242,7 @@ void bind(py::module_& core, const char* name, const Kernels& k) {
   bind_convert(m, "narrow_bf16", k.narrow_bf16);
   bind_reduce(m, "first_nonfinite", k.first_nonfinite);
   bind_reduce(m, "sum_bytes", k.sum_bytes);
+  bind_checksum(m, k);
   bind_pack(m, k);
   bind_scan(m, k);
   bind_codes(m, k);

@@ -55,7 +55,8 @@ inline bool supports_amx() {
 #elif defined(__aarch64__)
 inline bool supports_dotprod() {
 #if defined(__linux__)
-  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+  constexpr unsigned long kUsed = HWCAP_ASIMDDP | HWCAP_CRC32;  // the latter is part of armv8.1
+  return (getauxval(AT_HWCAP) & kUsed) == kUsed;
 #elif defined(__APPLE__)
   return true;  // every arm64 CPU that macOS runs on
 #else

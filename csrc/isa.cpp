@@ -3,6 +3,7 @@
 #include "kernels.h"
 #include "kernels/bags.h"
 #include "kernels/bits.h"
+#include "kernels/checksum.h"
 #include "kernels/codes.h"
 #include "kernels/convert.h"
 #include "kernels/estimate.h"
@@ -25,6 +26,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .narrow_bf16 = narrow_bf16,
     .first_nonfinite = first_nonfinite,
     .sum_bytes = sum_bytes,
+    .crc32c = crc32c,
     .pack_rows = pack_rows,
     .pack_queries = pack_queries,
     .scan = scan,

@@ -64,6 +64,12 @@ struct Thresholds {
   float* values;
 };
 
+// Rows that may be found, row r by bit r % 64 of word r / 64; null: all.
+struct RowSets {
+  const uint64_t* words;
+  int64_t step;  // words from one query's set to the next one's; 0: one set for all
+};
+
 // Sign bits: words of 64 rows, see python/nestvec/kernels/bits.py.
 struct Words {
   const uint64_t* words;
@@ -144,6 +150,12 @@ struct CodedBagQueries {
   int64_t n;
 };
 
+// Documents that may be found, a byte each; null: all.
+struct DocumentSets {
+  const uint8_t* bytes;
+  int64_t step;  // as in RowSets
+};
+
 // Bags of tokens and their fixed dimensional encodings: python/nestvec/kernels/fde.py.
 struct Bags {
   const float* x;
@@ -189,6 +201,7 @@ struct Kernels {
   void (&narrow_bf16)(const float* source, uint16_t* target, int64_t n);
   int64_t (&first_nonfinite)(const float* values, int64_t n);
   int64_t (&sum_bytes)(const uint8_t* values, int64_t n);
+  uint32_t (&crc32c)(const uint8_t* data, int64_t n, uint32_t seed);
   void (&pack_rows)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, const int64_t* starts,
                     int64_t first, uint8_t* codes, float* stats, float* blocks, int64_t capacity);
   void (&pack_queries)(const float* q, int64_t n, int64_t d, const int64_t* bounds, int64_t levels, int metric,
@@ -200,7 +213,7 @@ struct Kernels {
   void (&pack_words)(const uint8_t* codes, int64_t n, int64_t width, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int64_t first, uint64_t* words);
   void (&count_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, int32_t* out);
-  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const Nearest&);
+  int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const RowSets&, const Nearest&);
   void (&order_bits)(const Nearest&, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best);
   void (&pack_signs)(const float* x, int64_t n, int64_t d, const double* center, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int metric, int64_t first, uint64_t* words, uint16_t* factors,
@@ -222,7 +235,8 @@ struct Kernels {
   MaxSim &maxsim_f32, &maxsim_f16, &maxsim_bf16, &maxsim_i8;
   void (&pack_bags)(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,
                     float* scales, int32_t* sums, float* bounds);
-  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, float* out);
+  void (&scan_bags)(const CodedBags&, const CodedBagQueries&, int64_t first, int64_t last, const DocumentSets&,
+                    float* out);
 };
 
 }  // namespace nestvec

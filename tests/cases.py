@@ -64,6 +64,11 @@ def bit_queries(rng: np.random.Generator, count: int, bounds: np.ndarray, bits: 
     return np.concatenate(parts, axis=1)
 
 
+def _crc32c(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    return {"data": rng.integers(0, 256, n * d, dtype=np.uint8), "seed": int(rng.choice([0, rng.integers(2**32)]))}
+
+
 def _sign_bits(dtype: type) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         x = values(rng, kind, n, d).astype(dtype)
@@ -107,10 +112,18 @@ def no_nearest(count: int, bits: int, room: int) -> Arguments:
     }
 
 
+def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
+    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
+    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
+    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
+
+
 def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     del kind
     some = _some_bits(rng, n, d)
     room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+    count = len(some["queries"])
     return {
         **some,
         "what": int(rng.integers(0, 2)),
@@ -118,7 +131,8 @@ def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
         "in_order": bool(rng.integers(0, 2)),
         "first": 0,
         "last": n,
-        **no_nearest(len(some["queries"]), some["bits"], room),
+        "allowed": some_rows(rng, n, int(rng.choice([0, 1, count]))),
+        **no_nearest(count, some["bits"], room),
     }
 
 
@@ -235,13 +249,6 @@ def shortlist(room: int) -> Arguments:
     return {"rows": np.full(room, -1, np.int32), "sums": np.zeros(room, np.int32), "values": np.zeros(room, np.float32)}
 
 
-def some_rows(rng: np.random.Generator, n: int, count: int) -> np.ndarray:
-    """A set of rows for each of `count` queries, of any density, whole words empty; bits behind the last row, too."""
-    bits = rng.random((count, padded(n, BLOCK) + BLOCK * int(rng.integers(0, 2)))) < rng.choice([0.02, 0.5, 1])
-    sets = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
-    return sets * (rng.random(sets.shape) < rng.choice([0.3, 1])).astype(np.uint64)
-
-
 def allowed_rows(rng: np.random.Generator, n: int, queries: int) -> np.ndarray:
     """No set of rows, one, or one for each query; some of them empty, whole, or of one row."""
     sets = some_rows(rng, n, int(rng.choice([1, queries])))
@@ -291,6 +298,7 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
 
 
 CODED: dict[str, Callable[..., Arguments]] = {
+    "crc32c": _crc32c,
     "sign_bits_f32": _sign_bits(np.float32),
     "sign_bits_f64": _sign_bits(np.float64),
     "pack_words": _pack_words,

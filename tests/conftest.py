@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from nestvec import backends
 
+collect_ignore = ["torture"]  # runs only where named: `pytest tests/torture`
+
 settings.register_profile(
     "nestvec", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

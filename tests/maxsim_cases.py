@@ -76,10 +76,12 @@ def scan_bags(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     bags.scales[n:], bags.sums[n:] = np.nan, 2**30
     q, q_offsets = queries(rng, d, kind)
     first, last = np.sort(rng.integers(0, len(offsets), 2)).tolist()
+    sets, documents = int(rng.choice([0, 1, len(q_offsets) - 1])), len(offsets) - int(rng.integers(0, 2))
     return {
         **{key: getattr(bags, key) for key in ("codes", "scales", "sums", "offsets", "bounds")},
         **coded_queries(q, q_offsets)._asdict(),
         "first": first,
         "last": last,
+        "allowed": (rng.random((sets, documents)) < rng.choice([0, 0.1, 0.7])).astype(np.uint8),
         "out": np.full((len(q_offsets) - 1, last - first), -7, np.float32),
     }

@@ -313,6 +313,9 @@ def test_info_prints_the_configuration() -> None:
         ["demo", " "],
         ["nonsense"],
         ["info", "--loud"],
+        ["info", "no/such/file"],
+        ["verify"],
+        ["verify", "/"],
     ],
 )
 def test_errors_are_one_line_and_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def parts_of(x: np.ndarray, metric: str, sizes: Sequence[int], ids: np.ndarray |
     for size in sizes:
         index.add(x[at : at + size], None if ids is None else ids[at : at + size])
         at += size
-    return [Part(segment, 0, n) for segment, n in index._contents.stored]
+    return [Part(segment, 0, n) for segment, n, _ in index._contents.stored]
 
 
 def sets_of(rng: np.random.Generator, share: float, queries: int, rows: int) -> np.ndarray:

@@ -200,6 +200,35 @@ def test_sum_bytes(backend: Any, rng: np.random.Generator) -> None:
         assert backend.sum_bytes(some) == some.sum(dtype=np.int64)
 
 
+def test_crc32c_is_the_standard_one(backend: Any) -> None:
+    """The catalogue's check value, and the examples of RFC 3720, B.4."""
+    ascending = bytes(range(32))
+    for data, wanted in (
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (ascending, 0x46DD794E),
+        (ascending[::-1], 0x113FDB5C),
+    ):
+        assert backend.crc32c(np.frombuffer(data, np.uint8), 0) == wanted
+
+
+def test_crc32c_of_parts(backend: Any, rng: np.random.Generator) -> None:
+    """Any length from any address, by plain bytes; the sum of what comes before goes on."""
+    plain = getattr(TABLE["crc32c"], "py_func", TABLE["crc32c"])
+    some = rng.integers(0, 256, 200, dtype=np.uint8)
+    for length in range(131):
+        assert backend.crc32c(guarded(some[:length]), 0) == plain(some[:length], 0)
+    for first in range(1, 65):
+        assert backend.crc32c(some[first:], 7) == plain(some[first:], 7)
+    many = rng.integers(0, 256, 100_000, dtype=np.uint8)
+    whole = plain(many, 0)
+    assert backend.crc32c(many, 0) == whole
+    for cut in (0, 1, 6143, 6144, 6145, 20_001, 99_999, 100_000):
+        assert backend.crc32c(many[cut:], backend.crc32c(many[:cut], 0)) == whole
+
+
 @pytest.mark.parametrize("metric", range(3), ids=METRICS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_exact(kind: str, metric: int, rng: np.random.Generator) -> None:

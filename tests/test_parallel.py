@@ -283,10 +283,10 @@ def test_interrupted_add(nth: int, broken: Callable[[str, int], None]) -> None:
     assert bits(index.search(x[:20], 10)) == bits(filled(x).search(x[:20], 10))
 
 
-def test_failed_share_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails in a helper while the caller works; what nobody has begun then is left alone."""
+def test_failed_share_reaches_the_caller() -> None:
+    """It fails in a helper while the caller works, which stops at its next check and begins no more."""
     begun: list[int] = []
-    helping, discarded, discard = threading.Event(), threading.Event(), parallel._discard
+    helping = threading.Event()
 
     def work(part: int) -> None:
         begun.append(part)
@@ -294,9 +294,9 @@ def test_failed_share_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> Non
             helping.set()
             raise OverflowError("a share failed")
         assert helping.wait(LONG)
-        assert discarded.wait(LONG)
+        while True:
+            parallel.check()
 
-    monkeypatch.setattr(parallel, "_discard", lambda queue: (discard(queue), discarded.set()))
     caller = threading.current_thread()
     with pytest.raises(OverflowError, match="a share failed"):
         parallel.run(work, range(100), 2)
@@ -325,6 +325,44 @@ def test_failed_share_of_the_caller() -> None:
         parallel.run(work, range(100), 3)
     assert sorted(begun) == [0, 1, 2]
     assert len(ended) == 2
+
+
+def test_helpers_stop_at_their_next_check() -> None:
+    """The caller is interrupted; helpers do not finish their shares, and what they then raise is not seen."""
+    together = threading.Barrier(3)
+
+    def work(part: int) -> None:
+        together.wait(LONG)
+        if threading.current_thread() is caller:
+            raise KeyboardInterrupt
+        while True:
+            parallel.check()
+
+    caller = threading.current_thread()
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(work, range(3), 3)
+    assert parallel.run(abs, range(3), 3) == [0, 1, 2]
+    parallel.check()  # nothing is left behind
+
+
+def test_a_stop_reaches_the_shares_of_a_share() -> None:
+    """A helper is itself waiting for helpers when the caller is interrupted."""
+    inside = threading.Event()
+
+    def inner(part: int) -> None:
+        inside.set()
+        while True:
+            parallel.check()
+
+    def outer(part: int) -> None:
+        if threading.current_thread() is caller:
+            assert inside.wait(LONG)
+            raise KeyboardInterrupt
+        parallel.run(inner, range(4), 2)
+
+    caller = threading.current_thread()
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(outer, range(2), 2)
 
 
 @pytest.fixture

@@ -211,37 +211,45 @@ inline float document_bound(const CodedBags& bags, float of_error, float of_norm
     for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
   float slack = of_error * bags.bounds[bag] + of_norm * bags.bounds[bags.n + bag];
   float total = (lanes[0] + slack) + 1e-36f;
-  if (bags.offsets[bag] == bags.offsets[bag + 1]) return -__builtin_inff();
   return __builtin_fabsf(total) <= 1e37f ? total : __builtin_inff();
 }
 
-void scan_bags(const CodedBags& bags, const CodedBagQueries& q, int64_t first, int64_t last, float* out) {
+// One query and the documents [bag, end) of a run, all of which have tokens.
+inline void bound_run(BagEngine& engine, const CodedBags& bags, const CodedBagQueries& q, int64_t query, int64_t bag,
+                      int64_t end, float* out) {
+  alignas(64) float lanes[kBagRun * kTile];
+  memset(lanes, 0, (end - bag) * kTile * sizeof *lanes);
+  for (int64_t p = q.panels[query]; p < q.panels[query + 1];) {
+    const uint8_t* panel = q.codes + p * q.size;
+    const float* steps = q.steps + p * kTile;
+    if (BagEngine::kPanels == 2 && p + 2 <= q.panels[query + 1]) {
+      scan_panels<BagEngine::kPanels>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
+      p += 2;
+    } else {
+      scan_panels<1>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
+      p++;
+    }
+  }
+  for (int64_t b = bag; b < end; b++)
+    out[b - bag] = document_bound(bags, q.bounds[query], q.bounds[q.n + query], b, lanes + (b - bag) * kTile);
+}
+
+void scan_bags(const CodedBags& bags, const CodedBagQueries& q, int64_t first, int64_t last, const DocumentSets& sets,
+               float* out) {
   BagEngine engine;
   for (int64_t bag = first, end; bag < last; bag = end) {
     // whole documents that fit a run, or one longer than that
     for (end = bag + 1; end < last && end - bag < kBagRun && bags.offsets[end + 1] - bags.offsets[bag] <= kBagRun;)
       end++;
-    while (bag < end && bags.offsets[bag] == bags.offsets[bag + 1]) {  // the first has tokens
-      for (int64_t i = 0; i < q.n; i++) out[i * (last - first) + bag - first] = -__builtin_inff();
-      bag++;
-    }
-    for (int64_t i = 0; i < q.n && bag < end; i++) {
-      alignas(64) float lanes[kBagRun * kTile];
-      memset(lanes, 0, (end - bag) * kTile * sizeof *lanes);
-      for (int64_t p = q.panels[i]; p < q.panels[i + 1];) {
-        const uint8_t* panel = q.codes + p * q.size;
-        const float* steps = q.steps + p * kTile;
-        if (BagEngine::kPanels == 2 && p + 2 <= q.panels[i + 1]) {
-          scan_panels<BagEngine::kPanels>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
-          p += 2;
-        } else {
-          scan_panels<1>(engine, bags, panel, q.size, steps, bag, end, p == 0, lanes);
-          p++;
-        }
+    for (int64_t i = 0; i < q.n; i++) {
+      const uint8_t* allowed = sets.bytes ? sets.bytes + i * sets.step : nullptr;
+      auto read = [&](int64_t b) { return bags.offsets[b] < bags.offsets[b + 1] && (!allowed || allowed[b]); };
+      float* to = out + i * (last - first);
+      for (int64_t some = bag, stop; some < end; some = stop) {
+        for (stop = some; stop < end && read(stop);) stop++;
+        if (stop > some) bound_run(engine, bags, q, i, some, stop, to + some - first);
+        for (; stop < end && !read(stop); stop++) to[stop - first] = -__builtin_inff();
       }
-      for (int64_t b = bag; b < end; b++)
-        out[i * (last - first) + b - first] =
-            document_bound(bags, q.bounds[i], q.bounds[q.n + i], b, lanes + (b - bag) * kTile);
     }
   }
 }

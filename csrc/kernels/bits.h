@@ -158,11 +158,11 @@ void count_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last
 }
 
 // The rows of a block that are near enough at the time: one bit each.
-inline uint64_t within(const int32_t* distances, int32_t limit, int64_t size) {
+inline uint64_t within(const int32_t* distances, int32_t limit) {
   uint64_t found = 0;
   for (int64_t i = 0; i < kBlock; i += kF32)
     found |= uint64_t(at_least(splat(float(limit)), to_float(load<I32N>(distances + i)))) << i;
-  return found & ~uint64_t(0) >> (kBlock - size);
+  return found;
 }
 
 // No row beyond this is of use: at the limit, only while there are fewer than k rows or smaller ids may come.
@@ -170,12 +170,12 @@ inline int32_t reach(const Nearest& near, int64_t query) {
   return near.limits[query] - (near.in_order && near.totals[query] >= near.k);
 }
 
-inline void append_near(const Nearest& near, int64_t query, int64_t block, const int32_t* distances, int64_t size,
+inline void append_near(const Nearest& near, int64_t query, int64_t block, const int32_t* distances, uint64_t rows,
                         int64_t bits) {
   int32_t& limit = near.limits[query];
   int64_t& total = near.totals[query];
   int32_t* histogram = near.histograms + query * (bits + 1);
-  for (uint64_t found = within(distances, reach(near, query), size); found; found &= found - 1) {
+  for (uint64_t found = within(distances, reach(near, query)) & rows; found; found &= found - 1) {
     int64_t i = __builtin_ctzll(found), at = query * near.room + near.counts[query];
     int32_t distance = distances[i];
     if (distance > reach(near, query)) continue;
@@ -212,22 +212,25 @@ inline bool near_block(const Lines& lines, const uint64_t* query, int64_t words,
 
 // One query and a run of blocks.
 template <class Rows, int kWords>
-void scan_run(const Lines& lines, const BitQueries& q, int64_t query, int64_t first, int64_t last,
+void scan_run(const Lines& lines, const BitQueries& q, int64_t query, int64_t first, int64_t last, const RowSets& sets,
               const Nearest& near) {
   const uint64_t* code = q.words + query * q.width;
+  const uint64_t* allowed = sets.words ? sets.words + query * sets.step : nullptr;
   alignas(64) int32_t distances[kBlock];
   for (int64_t block = first; block < last; block += kBlock) {
+    uint64_t rows = allowed_rows(allowed, block, last);
+    if (!rows) continue;
     int32_t limit = reach(near, query);
     // random codes differ in half of their bits: only a limit well below that can be passed within the first level
     bool prune = Rows::kXors && lines.first_level < lines.words && limit * 9 < lines.first_level * 256;
     if (prune && !near_block<Rows, 0>(lines, code, lines.first_level, q.bits, limit, block, query == 0, distances))
       continue;
     if (near_block<Rows, kWords>(lines, code, lines.words, q.bits, limit, block, query == 0, distances))
-      append_near(near, query, block, distances, last - block < kBlock ? last - block : kBlock, q.bits);
+      append_near(near, query, block, distances, rows, q.bits);
   }
 }
 
-typedef void ScanRun(const Lines&, const BitQueries&, int64_t, int64_t, int64_t, const Nearest&);
+typedef void ScanRun(const Lines&, const BitQueries&, int64_t, int64_t, int64_t, const RowSets&, const Nearest&);
 
 template <class Rows>
 inline ScanRun& scan_run_of(const Lines& lines) {
@@ -248,7 +251,8 @@ inline ScanRun& scan_run_of(const Lines& lines) {
 
 constexpr int64_t kRunBytes = 32768;  // rows that stay in L1 while queries pass
 
-int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last, const Nearest& near) {
+int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t last, const RowSets& allowed,
+                  const Nearest& near) {
   Lines lines(p, q.bits);
   ScanRun& run = q.what == kAnd ? scan_run_of<Plain<kAnd>>(lines) : scan_run_of<Plain<kXor>>(lines);
   int64_t longest = kRunBytes / (lines.words * 8) / kBlock * kBlock;
@@ -259,7 +263,7 @@ int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t la
     int64_t room = (near.room - fullest) / kBlock * kBlock, end = block + (room < longest ? room : longest);
     if (room == 0) return block;
     end = end < last ? end : last;
-    for (int64_t i = 0; i < q.n; i++) run(lines, q, i, block, end, near);
+    for (int64_t i = 0; i < q.n; i++) run(lines, q, i, block, end, allowed, near);
     block = end;
   }
   return last;

@@ -82,13 +82,7 @@ inline Sums pack_level(const float* x, int64_t n, const RowScale& s, uint8_t* co
       memcpy(padded, x + j, (n - j) * sizeof(float));
       quantise16(padded, s, codes, sums);
     }
-    for (int64_t c = 0; c < 4 && j + 4 * c < n; c++) {
-      int64_t bytes = n - j - 4 * c < 4 ? n - j - 4 * c : 4;
-      if (bytes == 4)
-        memcpy(column + (j / 4 + c) * kLine, codes + 4 * c, 4);
-      else
-        memcpy(column + (j / 4 + c) * kLine, codes + 4 * c, bytes);
-    }
+    for (int64_t c = 0; c < 4 && j + 4 * c < n; c++) memcpy(column + (j / 4 + c) * kLine, codes + 4 * c, 4);
   }
   return sums;
 }

@@ -14,6 +14,8 @@ from .bits import (
     jaccard_topk,
     pack_bits,
 )
+from .files import load
+from .filters import Bitmap
 from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
@@ -21,9 +23,12 @@ from .muvera import FixedDimensionalEncoder
 from .plan import Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
+from .storage import FileError
 
 __all__ = [
     "BinaryIndex",
+    "Bitmap",
+    "FileError",
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
@@ -37,6 +42,7 @@ __all__ = [
     "intersection_topk",
     "jaccard",
     "jaccard_topk",
+    "load",
     "maxsim",
     "maxsim_topk",
     "pack_bits",

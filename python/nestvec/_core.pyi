@@ -31,6 +31,7 @@ class Kernels(Protocol):
     def narrow_bf16(self, source: _F32, target: _U16) -> None: ...
     def first_nonfinite(self, values: _F32) -> int: ...
     def sum_bytes(self, values: _U8) -> int: ...
+    def crc32c(self, data: _U8, seed: int) -> int: ...
     def pack_rows(
         self, x: _F32, bounds: _I64, starts: _I64, first: int, codes: _U8, stats: _F32, blocks: _F32
     ) -> None: ...
@@ -84,6 +85,7 @@ class Kernels(Protocol):
         in_order: bool,
         first: int,
         last: int,
+        allowed: _U64,
         histograms: _I32,
         limits: _I32,
         totals: _I64,
@@ -407,6 +409,7 @@ class Kernels(Protocol):
         query_bounds: _F32,
         first: int,
         last: int,
+        allowed: _U8,
         out: _F32,
     ) -> None: ...
 

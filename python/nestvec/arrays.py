@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import backends
+from . import backends, slices
 
 Array = npt.NDArray[Any]
 
@@ -19,7 +21,6 @@ ROW_TYPES = ("float32", "float16", "bfloat16")
 INFINITE = {"float16": 0x7C00, "bfloat16": 0x7F80}  # bits
 MAX_DIMS = 65_536  # squared norms of codes and their sums then stay far inside 32 bits
 MAX_LEVELS = 32
-CHECK_ROWS = 4096  # rows copied at a time to look for NaN
 MAX_K = 2**31 - 1
 MAX_ROWS = 2**31 - 64  # rows of one segment are numbered in 32 bits
 
@@ -59,15 +60,30 @@ def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
     ValueError
         For NaN and Inf, and for values beyond float32, naming row (counted from `first_row`) and column.
     """
+    if array.size <= slices.VALUES:
+        result = _native_float32(array)
+        _check_finite(result, array, name, first_row)
+        return result
+    result = array if _is_float32(array) else np.empty(array.shape, np.float32)
+    for some in slices.steps(len(array), array.shape[1]):
+        if result is not array:
+            result[some] = _native_float32(array[some])
+        _check_finite(result[some], array[some], name, first_row + some.start)
+    return result
+
+
+def _native_float32(array: Array) -> Array:
     if array.dtype.name == "bfloat16":
         bits = np.require(array, array.dtype.newbyteorder("="), ["C", "A"]).view(np.uint16)
         result = np.empty(array.shape, np.float32)
         backends.current().widen_bf16(bits.ravel(), result.ravel())
-    else:
-        with np.errstate(all="ignore"):
-            result = np.require(array, np.float32, ["C", "A"])
-    _check_finite(result, array, name, first_row)
-    return result
+        return result
+    with np.errstate(all="ignore"):
+        return np.require(array, np.float32, ["C", "A"])
+
+
+def _is_float32(array: Array) -> bool:
+    return bool(array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned)
 
 
 def _check_finite(result: Array, source: Array, name: str, first_row: int) -> None:
@@ -132,7 +148,7 @@ def _joined(bags: Sequence[Any], name: str, dims: int | None) -> Ragged:
         dims = arrays[-1].shape[1]
     if not arrays:
         return Ragged(np.empty((0, dims or 1), np.float32), np.zeros(1, np.int64))
-    return Ragged(np.concatenate(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+    return Ragged(slices.joined(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int64))
 
 
 def _bag_offsets(offsets: Any, name: str, count: int) -> Array:
@@ -184,6 +200,29 @@ def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
     if result < low or (high is not None and result > high):
         wanted = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} must be {wanted}, got {result}")
+    return result
+
+
+def seconds(value: Any, name: str) -> float:
+    """`value` as a float above 0; TypeError for what is no real number, ValueError for one that is not in reach."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not 0 < result < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds above 0, got {value!r}")
+    return result
+
+
+def number(value: Any, name: str) -> float:
+    """`value` as a float that is not NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    result = float(value)
+    if result != result:
+        raise ValueError(f"{name} must be a number, got {value!r}")
     return result
 
 
@@ -239,10 +278,28 @@ def int64_ids(ids: Any, count: int) -> Array:
     result = array.astype(np.int64)
     if count and int(result.min()) < 0:
         raise ValueError(f"ids must not be negative (-1 marks a missing result), got {result.min()}")
-    values, counts = np.unique(result, return_counts=True)
-    if len(values) != count:
-        raise ValueError(f"id {values[counts > 1][0]} is given {counts.max()} times; ids must be unique")
+    if (result[1:] <= result[:-1]).any():
+        ordered = np.sort(result)
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated):
+            times = np.count_nonzero(result == repeated[0])
+            raise ValueError(f"id {repeated[0]} is given {times} times; ids must be unique")
     return result
+
+
+def lookup(ids: Any) -> Array:
+    """Ids to look up as a 1-D array, of integers, or of objects where some are strings; TypeError for others."""
+    if isinstance(ids, str):
+        ids = [ids]
+    listed = ids if isinstance(ids, (np.ndarray, list, tuple, range)) else np.asarray(ids)
+    if not isinstance(listed, np.ndarray) and any(isinstance(one, str) for one in listed):
+        result = np.empty(len(listed), object)
+        result[:] = listed
+        return result
+    array = np.asarray(listed)
+    if array.dtype.kind in "OU" and all(isinstance(one, str) for one in array.reshape(-1).tolist()):
+        return array.reshape(-1).astype(object)
+    return known_ids(array).reshape(-1)
 
 
 def known_ids(ids: Any) -> Array:
@@ -289,11 +346,14 @@ def codes(x: Any, name: str, bits: int | None = None, *, single: bool = False) -
             raise ValueError(
                 f"{name} has codes of {array.shape[1] * 8} bits, {bits} are needed ({-(-bits // 8)} bytes)"
             )
-        beyond = array[:, -1] & (0xFF >> (bits % 8 or 8))
-        if beyond.any():
-            row = int(np.flatnonzero(beyond)[0])
-            raise ValueError(f"{name} has a one bit beyond bit {bits} in row {row}; codes of {bits} bits end in zeros")
-    return np.ascontiguousarray(array)
+        for some in slices.steps(len(array), 64):  # one byte of a cache line
+            beyond = array[some, -1] & (0xFF >> (bits % 8 or 8))
+            if beyond.any():
+                row = some.start + int(np.flatnonzero(beyond)[0])
+                raise ValueError(
+                    f"{name} has a one bit beyond bit {bits} in row {row}; codes of {bits} bits end in zeros"
+                )
+    return array if array.flags.c_contiguous else slices.converted(array, np.uint8)
 
 
 def signs(x: Any, name: str, d: int | None = None, *, single: bool = False, first_row: int = 0) -> Array:
@@ -326,8 +386,8 @@ def readable_rows(array: Array) -> tuple[Array, str]:
     """Checked rows as kernels read them, in place where they can, and the type they then have."""
     if array.dtype.name not in ROW_TYPES or not _in_place(array):
         return to_float32(array, "x"), "float32"
-    for first in range(0, len(array), CHECK_ROWS):
-        to_float32(array[first : first + CHECK_ROWS], "x", first)
+    for some in slices.steps(len(array), array.shape[1]):
+        to_float32(array[some], "x", some.start)
     return (array if array.dtype == np.float32 else array.view(np.uint16)), array.dtype.name
 
 

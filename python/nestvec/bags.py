@@ -16,7 +16,8 @@ Array = npt.NDArray[Any]
 
 PANEL, LINE = 16, 64
 RUN = 128  # tokens that a MaxSim kernel widens at a time
-CALL_WORK = 10**9  # multiplications of a kernel call, at most: Ctrl-C is answered between calls
+CALL_WORK = 2 * 10**8  # multiplications of a kernel call, at most: Ctrl-C is answered between calls
+QUERY_VALUES = 2**18  # of the queries of a call, so that long documents take no longer
 MARGIN = 2.0**-22  # relative, for each float32 rounding of a bound: four times what it needs
 
 
@@ -123,9 +124,22 @@ def score(queries: BagQueries, bags: Bags, docs: Array, threads: int) -> Array:
     ValueError
         For NaN and Inf, naming token and column.
     """
+    out = np.empty((len(queries), len(docs)))
+    if queries.tokens.size <= QUERY_VALUES:
+        _score(queries, bags, docs, threads, out)
+        return out
+    first = 0
+    while first < len(queries):
+        most = int(queries.offsets[first]) + QUERY_VALUES // queries.tokens.shape[1]
+        last = max(int(np.searchsorted(queries.offsets, most, "right")) - 1, first + 1)
+        _score(queries.some(first, last), bags, docs, threads, out[first:last])
+        first = last
+    return out
+
+
+def _score(queries: BagQueries, bags: Bags, docs: Array, threads: int, out: Array) -> None:
     kernel = getattr(backends.current(), f"maxsim_{bags.suffix}")
     m, d = queries.tokens.shape
-    out = np.empty((len(queries), len(docs)))
 
     def part(span: tuple[int, int]) -> int:
         first, last = span
@@ -142,7 +156,6 @@ def score(queries: BagQueries, bags: Bags, docs: Array, threads: int) -> Array:
         if bad >= 0:
             first, last = bags.offsets[bad : bad + 2]
             raise _not_finite(bags, int(first), int(last))
-    return out
 
 
 def spans(work: Array, threads: int) -> list[tuple[int, int]]:

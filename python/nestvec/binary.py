@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
-from .bits import merged, pack_signs
-from .container import Container
+from . import arrays, backends, parallel, slices
+from .bits import counted, merged, packed_signs
+from .container import Container, reading
+from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
-from .parallel import threads_for
-from .planes import Words, level_widths
+from .parallel import limited, threads_for
+from .planes import BLOCK, Words
+from .tombstones import to_bools
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +37,9 @@ class BitSegment:
     def nbytes(self) -> int:
         """Bytes held."""
         return int(self.words.nbytes + self.ids.nbytes)
+
+    def settle(self, n: int) -> None:
+        """Nothing else depends on rows."""
 
 
 class BinaryIndex(Container[BitSegment]):
@@ -85,6 +91,7 @@ class BinaryIndex(Container[BitSegment]):
     def __repr__(self) -> str:
         return f"BinaryIndex(bits={self.bits}, levels={self.levels}, ntotal={self.ntotal})"
 
+    @reading
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append codes; after an error the index is as it was.
 
@@ -104,10 +111,67 @@ class BinaryIndex(Container[BitSegment]):
         TypeError
             Integers other than uint8.
         """
-        rows = self._codes(x, "x", single=False)
+        rows = self._codes(x, "x", threads, single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
-    def search(self, q: Any, k: int, *, bits: int | None = None, threads: int | None = None) -> tuple[Array, Array]:
+    @reading
+    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
+        """Give rows new codes; a search sees all of the old ones or all of the new ones.
+
+        The new codes are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : (n,) int64
+            Of codes in the index, each once.
+        x, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        rows = self._codes(x, "x", threads, single=False)
+        self._update(ids, rows, threads_for(threads, rows.size))
+
+    def merge(self, other: BinaryIndex, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all codes of another index with the same `bits`; the other one stays as it is.
+
+        Parameters
+        ----------
+        other : BinaryIndex
+        add_id : int
+            Added to the ids of the other index.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Other `bits`; ids that are taken.
+        """
+        if not isinstance(other, BinaryIndex):
+            raise TypeError(f"other must be a BinaryIndex, got {type(other).__name__}")
+        if other.bits != self._bits:
+            raise ValueError(f"the other index has codes of {other.bits} bits, this one of {self._bits}")
+        ids = other.ids
+        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
+
+    @limited
+    @reading
+    def search(
+        self,
+        q: Any,
+        k: int,
+        *,
+        bits: int | None = None,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Array, Array]:
         """The k nearest codes of each query, exactly.
 
         Parameters
@@ -118,15 +182,19 @@ class BinaryIndex(Container[BitSegment]):
             Results per query, at least 1.
         bits : int, optional
             Leading bits to compare, 1 to `bits`; default all.
+        filter : optional
+            Which ids may be found, as for `NestedIndex.search`.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
         D : (nq, k) int32
             Hamming distances, ascending.
         I : (nq, k) int64
-            Ids, ties by smaller id. Where fewer than k codes exist: id -1 and the largest int32.
+            Ids, ties by smaller id. Where fewer than k codes may be found: id -1 and the largest int32.
 
         Raises
         ------
@@ -134,22 +202,33 @@ class BinaryIndex(Container[BitSegment]):
             Empty index, k < 1, `bits` out of range, codes of another width (in bits).
         TypeError
             Codes that are not uint8, a `k` or `bits` that is no integer.
+        TimeoutError
+            After `timeout`.
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         k = arrays.result_count(k)
-        queries, parts, total = self._ready(q, used)
+        queries, parts, total = self._ready(q, used, filter)
         workers = threads_for(threads, len(queries) * total * used // 8)
         found = nearest(parts, BitTask(queries, min(k, total), used, XOR), workers)
         return merged([found], len(queries), k)
 
+    @limited
+    @reading
     def range_search(
-        self, q: Any, radius: int, *, bits: int | None = None, threads: int | None = None
+        self,
+        q: Any,
+        radius: int,
+        *,
+        bits: int | None = None,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array, Array]:
         """All codes within a distance.
 
         Parameters
         ----------
-        q, bits, threads
+        q, bits, filter, threads, timeout
             As for `search`.
         radius : int
             The largest distance that counts, at least 0.
@@ -164,33 +243,26 @@ class BinaryIndex(Container[BitSegment]):
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         limit = arrays.integer(radius, "radius", 0)
-        queries, parts, total = self._ready(q, used)
+        queries, parts, total = self._ready(q, used, filter)
         spans = [
             part._replace(first=at, last=min(at + RANGE_ROWS, part.last))
             for part in parts
             for at in range(part.first, part.last, RANGE_ROWS)
         ]
 
-        def within(part: BitPart) -> tuple[Array, Array, Array]:
-            counts = np.empty((len(queries), part.last - part.first), np.int32)
-            words = part.words
-            count = backends.current().count_bits
-            count(words.words, words.starts, words.bounds, used, queries, XOR, part.first, part.last, counts)
-            query, row = np.nonzero(counts <= limit)
-            ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
-            return query, counts[query, row], ids
+        def within(part: BitPart) -> list[Within]:
+            found = counted(part.words, used, queries, XOR, part.first, part.last)
+            return [_within(part, limit, some, counts) for some, counts in found]
 
         found = parallel.run(within, spans, threads_for(threads, len(queries) * total * used // 8))
-        query, distances, ids = (np.concatenate(some) for some in zip(*found, strict=True))
-        order = np.lexsort((ids, distances, query))
-        lims = np.searchsorted(query[order], np.arange(len(queries) + 1))
-        return lims.astype(np.int64), distances[order], ids[order]
+        return _by_query([some for part in found for some in part], len(queries))
 
+    @reading
     def reconstruct(self, ids: Any) -> Array:
         """Codes by id: (bytes,) uint8 for one id, (n, bytes) for an array of ids.
 
@@ -201,36 +273,82 @@ class BinaryIndex(Container[BitSegment]):
         """
         return self._gather(ids, -(-self._bits // 8), np.uint8, self._read)
 
-    def _codes(self, x: Any, name: str, *, single: bool) -> Array:
+    def _codes(self, x: Any, name: str, threads: int | None, *, single: bool) -> Array:
         """Codes as given, or of vectors."""
         array = arrays.as_numpy(x, name)
         if array.dtype.kind in "iub":
             return arrays.codes(array, name, self._bits, single=single)
-        values = arrays.signs(array, name, self._bits, single=single)
-        codes = np.empty((len(values), -(-self._bits // 8)), np.uint8)
-        pack_signs(values, self._thresholds, codes)
-        return codes
+        return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
-    def _ready(self, q: Any, used: int) -> tuple[Array, list[BitPart], int]:
-        queries = query_words(self._codes(q, "q", single=True), self._bounds, used)
-        stored = self._contents.stored
-        total = sum(n for _, n in stored)
-        if total == 0:
+    def _ready(self, q: Any, used: int, given: Any) -> tuple[Array, list[BitPart], int]:
+        queries = query_words(self._codes(q, "q", 1, single=True), self._bounds, used)
+        contents = self._contents
+        if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
-        return queries, [BitPart(s.words, 0, n, s.ids, s.base) for s, n in stored], total
+        words = allowed_words(contents, given, len(queries), partial(self._slots, contents))
+        parts = [
+            BitPart(
+                segment.words,
+                0,
+                n,
+                segment.ids,
+                segment.base,
+                words_of(words, first, n),
+            )
+            for first, segment, n in self._reader_parts(contents)
+        ]
+        return queries, parts, contents.ntotal
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)
 
-    def _write(self, segment: BitSegment, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: BitSegment, frame: Any, x: Array, shift: int, first: int, last: int) -> None:
         words = segment.words
         backends.current().pack_words(x[first + shift : last + shift], self._bounds, words.starts, first, words.words)
 
-    def _read(self, segment: BitSegment, row: int) -> Array:
-        words, bits, begin = segment.words, [], 0
-        for start, width, end in zip(words.starts, level_widths(self._bounds, 64) // 64, self._bounds, strict=True):
-            at = start + row // 64 * 64 * width + row % 64 + 64 * np.arange(width)
-            level = np.unpackbits(words.words[at].astype(">u8").view(np.uint8))
-            bits.append(level[: end - begin])
-            begin = end
-        return np.packbits(np.concatenate(bits))
+    def _views(self, segment: BitSegment) -> list[Array]:
+        return segment.words.views()
+
+    def _read(self, segment: BitSegment, rows: Array) -> Array:
+        begins = np.concatenate([[0], self._bounds[:-1]])
+        bits = []
+        for view, begin, end in zip(segment.words.views(), begins, self._bounds, strict=True):
+            words = np.ascontiguousarray(view[rows // BLOCK, :, rows % BLOCK, 0])
+            bits.append(np.unpackbits(words.astype(">u8").view(np.uint8), axis=1)[:, : end - begin])
+        return np.packbits(np.concatenate(bits, axis=1), axis=1)
+
+
+class Within(NamedTuple):
+    """Codes within a distance of some queries."""
+
+    queries: Array  # ascending
+    distances: Array
+    ids: Array
+
+
+def _within(part: BitPart, limit: int, some: slice, counts: Array) -> Within:
+    near = counts <= limit
+    if len(part.allowed):
+        near &= to_bools(part.allowed[some] if len(part.allowed) > 1 else part.allowed, part.last)[:, part.first :]
+    query, row = np.nonzero(near)
+    ids = part.ids[part.first + row] if part.ids.size else row + (part.base + part.first)
+    return Within(query + some.start, counts[query, row], ids)
+
+
+def _by_query(found: list[Within], count: int) -> tuple[Array, Array, Array]:
+    """Where the results of each query begin, and the distances and ids of all, by distance and then id."""
+    sizes = np.zeros(count, np.int64)
+    for some in found:
+        sizes += np.bincount(some.queries, minlength=count)
+    lims = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    distances, ids = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
+    first = 0
+    while first < count:
+        parallel.check()
+        last = max(int(np.searchsorted(lims, lims[first] + slices.SORTED, "right")) - 1, first + 1)
+        cuts = [(some, *np.searchsorted(some.queries, [first, last])) for some in found]
+        query, distance, named = (np.concatenate([some[i][a:b] for some, a, b in cuts]) for i in range(3))
+        order = np.lexsort((named, distance, query))
+        distances[lims[first] : lims[last]], ids[lims[first] : lims[last]] = distance[order], named[order]
+        first = last
+    return lims, distances, ids

@@ -6,19 +6,22 @@ Codes are uint8 ``(n, ceil(bits / 8))``, the first bit in the highest place of t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
-from .nearest import AND, OR, XOR, BitPart, BitTask, best, nearest, query_words
-from .parallel import threads_for
+from . import arrays, backends, parallel, slices
+from .nearest import AND, CALL_WORDS, OR, XOR, BitPart, BitTask, best, nearest, query_words
+from .parallel import limited, threads_for
 from .planes import BLOCK, Words, padded
+from .search import as_results
 
 Array = npt.NDArray[Any]
 
-PACK_ROWS = 16_384  # rows packed, or scored, at a time
+PACK_ROWS, PACK_BYTES = 16_384, 2**22  # rows packed, or scored, at a time, at most
+COUNTS = 2**21  # of rows for queries, made at a time
 MISSING = np.iinfo(np.int32).max  # the distance of a row that is not there
 
 
@@ -55,19 +58,22 @@ def pack_bits(x: Any, thresholds: Any = None) -> Array:
     single = array.ndim == 1
     array = arrays.vectors(array, "x", single=single)
     d = array.shape[1]
-    limits = arrays.thresholds(thresholds, d)
-    out = np.empty((len(array), -(-d // 8)), np.uint8)
-
-    def part(first: int) -> None:
-        values = arrays.signs(array[first : first + PACK_ROWS], "x", first_row=first)
-        pack_signs(values, limits, out[first : first + PACK_ROWS])
-
-    parallel.run(part, range(0, len(array), PACK_ROWS), threads_for(None, array.size))
+    out = packed_signs(array, "x", arrays.thresholds(thresholds, d), None)
     return out[0] if single else out
 
 
-def pack_signs(values: Array, thresholds: Array, out: Array) -> None:
-    """Codes of checked float32 or float64 rows."""
+def packed_signs(array: Array, name: str, thresholds: Array, threads: int | None) -> Array:
+    """Codes of checked vectors."""
+    out = np.empty((len(array), -(-array.shape[1] // 8)), np.uint8)
+
+    def part(some: slice) -> None:
+        _pack(arrays.signs(array[some], name, first_row=some.start), thresholds, out[some])
+
+    parallel.run(part, list(slices.steps(len(array), array.shape[1])), threads_for(threads, array.size))
+    return out
+
+
+def _pack(values: Array, thresholds: Array, out: Array) -> None:
     if values.dtype == np.float32:
         with np.errstate(all="ignore"):
             below = thresholds.astype(np.float32)  # x > t is x > the largest float32 that is not above t
@@ -170,11 +176,23 @@ def jaccard(q: Any, codes: Any, *, bits: int | None = None, threads: int | None 
     >>> nv.jaccard(np.uint8([[0b11110000]]), np.uint8([[0b11000000], [0]])).tolist()
     [[0.5, 0.0]]
     """
-    return _ratio(*_counts(q, codes, bits, (AND, OR), threads)).astype(np.float32)
+    both, either = _counts(q, codes, bits, (AND, OR), threads)
+    out = np.empty(both.shape, np.float32)
+    flat, ones, all_ones = out.reshape(-1), both.reshape(-1), either.reshape(-1)
+    for some in slices.steps(out.size):
+        flat[some] = _ratio(ones[some], all_ones[some])
+    return out
 
 
+@limited
 def hamming_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k nearest codes by Hamming distance, by counting.
 
@@ -184,6 +202,8 @@ def hamming_topk(
         As for `hamming`.
     k : int
         Results per query, at least 1.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -196,6 +216,8 @@ def hamming_topk(
     ------
     ValueError, TypeError
         As `hamming`.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------
@@ -208,8 +230,15 @@ def hamming_topk(
     return _topk(q, codes, k, bits, XOR, threads)
 
 
+@limited
 def intersection_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k codes with most one bits in common, most first, ties by smaller row; parameters as for `hamming_topk`.
 
@@ -225,11 +254,20 @@ def intersection_topk(
     """
     q, codes, used = _pair(q, codes, bits)
     distances, found = _topk(q, codes, k, used, AND, threads)
-    return np.where(found < 0, np.int32(-1), np.int32(used) - distances), found
+    for some in slices.steps(*found.shape):
+        distances[some] = np.where(found[some] < 0, np.int32(-1), np.int32(used) - distances[some])
+    return distances, found
 
 
+@limited
 def jaccard_topk(
-    q: Any, codes: Any, k: int, *, bits: int | None = None, threads: int | None = None
+    q: Any,
+    codes: Any,
+    k: int,
+    *,
+    bits: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k codes of largest Jaccard similarity, largest first, ties by smaller row; parameters as for `hamming_topk`.
 
@@ -245,17 +283,17 @@ def jaccard_topk(
     """
     k = arrays.result_count(k)
     queries, rows, _ = _pair(q, codes, bits)
-    scores, found = np.full((len(queries), 0), -np.inf), np.empty((len(queries), 0), np.int64)
+    places = min(k, len(rows))
+    scores, found = np.full((len(queries), places), -np.inf), np.full((len(queries), places), -1, np.int64)
     for first in range(0, len(rows), PACK_ROWS):  # quotients of small integers are distinct in float64
-        some = rows[first : first + PACK_ROWS]
-        ratio = _ratio(*_counts(queries, some, bits, (AND, OR), threads))
-        ids = np.broadcast_to(np.arange(first, first + len(some)), ratio.shape)
-        scores, found = np.concatenate([scores, ratio], axis=1), np.concatenate([found, ids], axis=1)
-        order = np.lexsort((found, -scores), axis=1)[:, :k]
-        scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
-    missing = ((0, 0), (0, k - scores.shape[1]))
-    scores = np.pad(scores, missing, constant_values=-np.inf)
-    return scores.astype(np.float32), np.pad(found, missing, constant_values=-1)
+        piece = rows[first : first + PACK_ROWS]
+        both, either = _counts(queries, piece, bits, (AND, OR), threads)
+        ids = np.arange(first, first + len(piece))
+        for some in slices.steps(len(queries), places + len(piece), slices.SORTED):
+            ratio = _ratio(both[some], either[some])
+            new = ratio, np.broadcast_to(ids, ratio.shape)
+            scores[some], found[some] = slices.best([(scores[some], found[some]), new], places, largest=True)
+    return as_results(scores, found, k, "ip")
 
 
 def _ratio(both: Array, either: Array) -> Array:
@@ -272,11 +310,15 @@ def _pair(q: Any, codes: Any, bits: int | None) -> tuple[Array, Array, int]:
     )
 
 
-def _packed(rows: Array, first: int, bits: int) -> Words:
-    some = rows[first : first + PACK_ROWS]
-    words = Words.allocate(padded(max(len(some), 1), BLOCK), np.asarray([bits], np.int64))
-    backends.current().pack_words(some, words.bounds, words.starts, 0, words.words)
+def _packed(rows: Array, bits: int) -> Words:
+    words = Words.allocate(padded(max(len(rows), 1), BLOCK), np.asarray([bits], np.int64))
+    backends.current().pack_words(rows, words.bounds, words.starts, 0, words.words)
     return words
+
+
+def _pieces(rows: Array) -> list[slice]:
+    """Rows that are packed at a time."""
+    return list(slices.steps(len(rows), 1, max(min(PACK_ROWS, PACK_BYTES // rows.shape[1]), 1)))
 
 
 def _counts(q: Any, codes: Any, bits: int | None, whats: tuple[int, ...], threads: int | None) -> list[Array]:
@@ -284,18 +326,27 @@ def _counts(q: Any, codes: Any, bits: int | None, whats: tuple[int, ...], thread
     queries, rows, used = _pair(q, codes, bits)
     wanted = query_words(queries, np.asarray([used], np.int64), used)
     out = [np.empty((len(queries), len(rows)), np.int32) for _ in whats]
-    kernel = backends.current().count_bits
 
-    def part(first: int) -> None:
-        words, count = _packed(rows, first, used), len(rows[first : first + PACK_ROWS])
-        some = np.empty((len(queries), count), np.int32)
+    def part(piece: slice) -> None:
+        words = _packed(rows[piece], used)
         for counts, what in zip(out, whats, strict=True):
-            kernel(words.words, words.starts, words.bounds, used, wanted, what, 0, count, some)
-            counts[:, first : first + count] = some
+            for some, found in counted(words, used, wanted, what, 0, len(rows[piece])):
+                slices.copy(found, counts[some, piece])
 
     workers = threads_for(threads, len(queries) * len(rows) * used // 8)
-    parallel.run(part, range(0, len(rows), PACK_ROWS), workers)
+    parallel.run(part, _pieces(rows), workers)
     return out
+
+
+def counted(words: Words, bits: int, queries: Array, what: int, first: int, last: int) -> Iterator[tuple[slice, Array]]:
+    """Counts (some queries, rows [`first`, `last`)) int32, for some queries at a time."""
+    count = backends.current().count_bits
+    each = (last - first) * max(queries.shape[1], CALL_WORDS // COUNTS)
+    for some in slices.steps(len(queries), each, CALL_WORDS):
+        parallel.check()
+        found = np.empty((some.stop - some.start, last - first), np.int32)
+        count(words.words, words.starts, words.bounds, bits, queries[some], what, first, last, found)
+        yield some, found
 
 
 def _topk(q: Any, codes: Any, k: int, bits: int | None, what: int, threads: int | None) -> tuple[Array, Array]:
@@ -303,12 +354,12 @@ def _topk(q: Any, codes: Any, k: int, bits: int | None, what: int, threads: int 
     queries, rows, used = _pair(q, codes, bits)
     task = BitTask(query_words(queries, np.asarray([used], np.int64), used), min(k, max(len(rows), 1)), used, what)
 
-    def part(first: int) -> tuple[Array, Array]:
-        count = len(rows[first : first + PACK_ROWS])
-        return nearest([BitPart(_packed(rows, first, used), 0, count, np.empty(0, np.int64), first)], task, 1)
+    def part(piece: slice) -> tuple[Array, Array]:
+        some = rows[piece]
+        return nearest([BitPart(_packed(some, used), 0, len(some), np.empty(0, np.int64), piece.start)], task, 1)
 
     workers = threads_for(threads, len(queries) * len(rows) * used // 8)
-    found = parallel.run(part, range(0, len(rows), PACK_ROWS), workers)
+    found = parallel.run(part, _pieces(rows), workers)
     return merged(found, len(queries), k)
 
 
@@ -318,5 +369,8 @@ def merged(found: list[tuple[Array, Array]], count: int, k: int) -> tuple[Array,
     distances, ids = best(found or [nothing], k)
     if ids.shape[1] >= k:
         return distances[:, :k], ids[:, :k]
-    missing = ((0, 0), (0, k - ids.shape[1]))
-    return np.pad(distances, missing, constant_values=MISSING), np.pad(ids, missing, constant_values=-1)
+    all_distances, all_ids = np.empty((count, k), np.int32), np.empty((count, k), np.int64)
+    for some in slices.steps(count, k):
+        all_distances[some, : ids.shape[1]], all_distances[some, ids.shape[1] :] = distances[some], MISSING
+        all_ids[some, : ids.shape[1]], all_ids[some, ids.shape[1] :] = ids[some], -1
+    return all_distances, all_ids

@@ -1,23 +1,185 @@
-"""What all indexes share: rows in segments that are never moved, their ids, and appends that happen wholly or not."""
+"""What all indexes share: contents that are replaced as a whole, ids that stay, removal; and rows in segments."""
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import pairwise
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, parallel
-from .planes import BLOCK, padded
+from . import arrays, parallel, slices
+from .ids import NOTHING, Directory, Identified, Run, listed_bytes, living
+from .planes import BLOCK, COPY_ROWS, copy_rows, padded
+from .tombstones import Tombstones, to_bools
+
+if TYPE_CHECKING:
+    from .storage import File
 
 Array = npt.NDArray[Any]
 
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
-ADD_ROWS = 4096  # rows converted and packed at a time
+ADD_ROWS, ADD_VALUES = 4096, 2**19  # rows converted and packed at a time, at most, and their values
+
+
+I = TypeVar("I", bound=Identified)
+R = TypeVar("R")
+P = ParamSpec("P")
+Index = TypeVar("Index", bound="Collection[Any]")
+
+
+def reading(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[Index, P], R]:
+    """A method that reads what may lie in a mapped file: if that changes, a FileError and never a wrong answer."""
+
+    @wraps(work)
+    def guarded(self: Index, *args: P.args, **kwargs: P.kwargs) -> R:
+        file = self._file
+        if file is None:
+            return work(self, *args, **kwargs)
+        file.check_unchanged()
+        try:
+            return work(self, *args, **kwargs)
+        finally:
+            file.check_unchanged()
+
+    return cast("Callable[Concatenate[Index, P], R]", guarded)
+
+
+class Collection(ABC, Generic[I]):
+    """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
+
+    def __init__(self, contents: I) -> None:
+        self._contents = contents
+        self._directory = Directory()
+        self._writing = parallel.Lock()  # held as long as a change takes, by one thread at a time
+        self._naming = parallel.Lock()  # held while ids are looked up, and for the moment in which a change shows
+        self._file: File | None = None  # in which contents, or some of them, lie
+
+    @property
+    def ntotal(self) -> int:
+        """How many there are, removed ones not counted."""
+        return self._contents.ntotal
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    @reading
+    def __contains__(self, wanted: Any) -> bool:
+        return bool(self._find(arrays.lookup([wanted]), "ignore")[1][0] >= 0)
+
+    @property
+    @reading
+    def ids(self) -> Array:
+        """Ids in order of adding, (ntotal,) int64, or objects where they are strings."""
+        return living(self._contents)
+
+    @reading
+    def remove(self, ids: Any, *, missing: str = "raise") -> int:
+        """Remove by id. Searches that begin later do not find what was removed; its room is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : id or array of ids
+        missing : {"raise", "ignore"}
+            What to do about an id that is not in the index. By default nothing is removed.
+
+        Returns
+        -------
+        int
+            How many were removed.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index.
+        TypeError
+            For ids that are neither integers nor strings.
+        """
+        arrays.one_of(missing, "missing", ("raise", "ignore"))
+        wanted = arrays.lookup(ids)
+        with self._writing():
+            contents, slots = self._find(wanted, missing=missing)
+            slots = slices.distinct(slots[slots >= 0])
+            if len(slots):
+                self._publish(contents.without(slots), gone=wanted, dead=slots)
+            return len(slots)
+
+    def save(self, path: Any) -> None:
+        """Write the index to a file, which `nestvec.load` reads; the same index gives the same bytes.
+
+        Other threads may change the index meanwhile; what is saved is what it held when the call began. A file that is
+        there is replaced at the end, and stays as it was after an error. Removed rows stay in the file until `compact`.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        OSError
+            With `path` as its ``filename``.
+        FileError
+            If the index is mapped from a file that was shortened or written to.
+        ValueError
+            What no file can hold: more than 65,536 segments, ids with characters that are none.
+        """
+        from .files import save  # which knows every kind of index, and so imports this module
+
+        save(self, path)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are what a file holds, checked when they are read."""
+        from .files import load, to_bytes
+
+        return load, (to_bytes(self),)
+
+    def _refuse_changed(self) -> None:
+        """FileError if the file in which contents lie has changed."""
+        if self._file is not None:
+            self._file.check_unchanged()
+
+    def _find(self, wanted: Array, missing: str = "raise") -> tuple[I, Array]:
+        """Contents, and the slots in it of some ids; a KeyError, or else -1, for those that it lacks."""
+        with self._naming():
+            contents = self._contents
+            slots = self._directory.find(contents, wanted)
+        _refuse_missing(wanted, slots, missing)
+        return contents, slots
+
+    def _slots(self, contents: I, wanted: Array) -> Array:
+        """The slots of some ids in contents that may have been replaced meanwhile; -1 for those that it lacks."""
+        with self._naming():
+            if contents is self._contents:
+                return self._directory.find(contents, wanted)
+        return Directory().find(contents, wanted)
+
+    def _refuse_known(self, given: Array) -> None:
+        """ValueError for an id that is taken."""
+        if len(known := np.flatnonzero(self._find(given, "ignore")[1] >= 0)):
+            raise ValueError(f"id {given.tolist()[known[0]]!r} is in the index already; ids must be unique")
+
+    def _publish(
+        self, contents: I, new: Array = NOTHING, slots: Array = NOTHING, gone: Array = NOTHING, dead: Array = NOTHING
+    ) -> None:
+        """Show new contents: `new` ids, if listed, are at `slots`; those of `gone` were at `dead` and are nowhere."""
+        with self._naming():
+            known = self._directory.changed(contents, new, slots, gone, dead)
+            self._contents = contents  # what is interrupted before this has not happened
+            self._directory.know(known)
+
+    def _swap(self, contents: I) -> None:
+        """Show contents with other slots."""
+        with self._naming():
+            self._directory.know(None)
+            self._contents = contents
+
+
+def _refuse_missing(wanted: Array, slots: Array, missing: str) -> None:
+    if missing == "raise" and len(unknown := np.flatnonzero(slots < 0)):
+        raise KeyError(f"id {wanted.tolist()[unknown[0]]!r} is not in the index")
 
 
 class Segmented(Protocol):
@@ -31,6 +193,7 @@ class Segmented(Protocol):
     def capacity(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    def settle(self, n: int) -> None: ...
 
 
 S = TypeVar("S", bound=Segmented)
@@ -38,26 +201,71 @@ C = TypeVar("C", bound="Container[Any]")
 
 
 class Stored(NamedTuple, Generic[S]):
-    """A segment and how many of its rows count."""
+    """A segment and how many of its rows count; `sealed`: none will be added."""
 
     segment: S
     n: int
+    sealed: bool = False
 
 
 class Contents(NamedTuple, Generic[S]):
-    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of an `add`."""
+    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of a change."""
 
     stored: tuple[Stored[S], ...]
     next_id: int
+    tombstones: Tombstones
+    frame: Any  # what codes are relative to, of indexes that have such a thing
+
+    @property
+    def room(self) -> int:
+        """Slots."""
+        return sum(segment.capacity for segment, _, _ in self.stored)
+
+    @property
+    def ntotal(self) -> int:
+        """Rows, removed ones not counted."""
+        return sum(n for _, n, _ in self.stored) - len(self.tombstones)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Where ids are."""
+        return [Run(first, one.n, one.segment.ids, one.segment.base) for first, one in self.placed()]
+
+    def placed(self) -> Iterator[tuple[int, Stored[S]]]:
+        """Segments and their first slots."""
+        first = 0
+        for one in self.stored:
+            yield first, one
+            first += one.segment.capacity
+
+    def located(self, slots: Array) -> Iterator[tuple[S, Array, Array]]:
+        """Segments, rows of them, and which of the `slots` these are."""
+        for first, one in self.placed():
+            here = np.flatnonzero((slots >= first) & (slots < first + one.n))
+            if len(here):
+                yield one.segment, slots[here] - first, here
+
+    def without(self, slots: Array) -> Contents[S]:
+        """The same less some rows."""
+        return self._replace(tombstones=self.tombstones.plus(slots))
+
+    def named(self, slots: Array) -> Array:
+        """Ids of some slots."""
+        result = np.empty(len(slots), np.int64)
+        for segment, rows, here in self.located(slots):
+            result[here] = segment.ids[rows] if len(segment.ids) else rows + segment.base
+        return result
 
 
-class Container(ABC, Generic[S]):
-    """Rows by id. Any number of threads may read while one appends."""
+class Container(Collection[Contents[S]]):
+    """Rows in segments that are never moved."""
 
-    def __init__(self) -> None:
-        self._contents: Contents[S] = Contents((), 0)
-        self._positions: dict[int, int] | None = None  # id to position, once ids were given
-        self._writing = threading.Lock()
+    _bounds: Array  # ends of levels
+
+    def __init__(self, frame: Any = None) -> None:
+        self._start = frame
+        self._copied: tuple[tuple[Stored[S], ...], S] | None = None
+        super().__init__(Contents((), 0, Tombstones(), frame))
 
     def twin(self: C) -> C:
         """The same contents, in the same memory, to add to while this one stays as it is; one of the two may grow."""
@@ -70,105 +278,199 @@ class Container(ABC, Generic[S]):
         """An empty segment."""
 
     @abstractmethod
-    def _write(self, segment: S, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: S, frame: Any, x: Array, shift: int, first: int, last: int) -> None:
         """Write rows [first, last) of a segment from the same rows of `x`, shifted."""
 
-    def _begin(self, x: Array) -> None:
-        """What depends on the first rows, before they are written."""
+    @abstractmethod
+    def _views(self, segment: S) -> list[Array]:
+        """What rows consist of, as `copy_rows` takes it."""
+
+    def _begin(self, x: Array) -> Any:
+        """The frame that the first rows call for."""
+        del x
+        return self._start
 
     def _checkpoint(self, segment: S, n: int) -> Callable[[], None]:
         """What undoes writes to rows from n on, as far as rows below n depend on them."""
         del segment, n
         return lambda: None
 
-    @property
-    def ntotal(self) -> int:
-        """Number of stored vectors."""
-        return sum(n for _, n in self._contents.stored)
-
-    def __len__(self) -> int:
-        return self.ntotal
-
     def memory_usage(self) -> int:
         """Bytes of memory held: rows, planes and ids, room for further rows included."""
-        return sum(segment.nbytes for segment, _ in self._contents.stored)
+        contents = self._contents
+        return sum(segment.nbytes for segment, _, _ in contents.stored) + listed_bytes(contents.runs)
+
+    def clear(self) -> None:
+        """Remove everything; ids begin at 0 again."""
+        with self._writing():
+            self._swap(Contents((), 0, Tombstones(), self._start))
+            self._file = None
+
+    def compact(self, *, threads: int | None = None) -> None:
+        """Copy the rows that were not removed, and free the room of the others; ids and answers stay.
+
+        The index holds both copies for as long as that takes, and can be searched; changes wait.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all cores this process may use.
+        """
+        workers = parallel.threads_for(threads, 2**62)
+        with self._writing():
+            contents = self._contents
+            self._refuse_changed()
+            if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
+                return
+            alive = contents.tombstones.alive(contents.room)
+            runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
+            slots = np.concatenate([NOTHING, *runs])
+            parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
+            stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
+            self._refuse_changed()
+            self._swap(contents._replace(stored=stored, tombstones=Tombstones()))
+            self._file = None
 
     def _add(self, x: Array, ids: Any, workers: int) -> None:
         given = None if ids is None else arrays.int64_ids(ids, len(x))
-        with self._writing:
-            self._refuse_known(given, len(x))
-            if self.ntotal == 0:
-                self._begin(x)
-            stored, written = list(self._contents.stored), 0
-            undo = [self._checkpoint(segment, n) for segment, n in stored[-1:] if n < segment.capacity]
-            try:
-                while written < len(x):
-                    written += self._append(stored, x, written, given, workers)
-            except BaseException:
-                for restore in undo:
-                    restore()
-                raise
-            self._commit(stored, given, len(x))
+        with self._writing():
+            before = self._contents
+            if given is not None:
+                self._refuse_known(given)
+            elif before.next_id + len(x) > 2**63:
+                raise ValueError(f"no int64 id is left above {before.next_id - 1}; pass ids=")
+            after, slots = self._extended(before, x, given, workers)
+            self._publish(after, NOTHING if given is None else given, slots)
 
-    def _locate(self, wanted: int) -> tuple[S, int]:
-        position = wanted if self._positions is None else self._positions.get(wanted, -1)
-        for segment, n in self._contents.stored:
-            if 0 <= position < n:
-                return segment, position
-            position -= n
-        raise KeyError(f"id {wanted} is not in the index")
+    def _update(self, ids: Any, x: Array, workers: int) -> None:
+        wanted = arrays.int64_ids(ids, len(x))
+        with self._writing():
+            before, old = self._find(wanted)
+            after, slots = self._extended(before, x, wanted, workers)
+            self._publish(after.without(old), wanted, slots, dead=old)
 
-    def _gather(self, ids: Any, width: int, dtype: npt.DTypeLike, read: Callable[[S, int], Array]) -> Array:
-        """Rows by id, ``(*ids.shape, width)``."""
-        wanted = arrays.known_ids(ids)
-        result = np.empty((wanted.size, width), dtype)
-        for at, wanted_id in enumerate(wanted.reshape(-1).tolist()):
-            result[at] = read(*self._locate(wanted_id))
-        return result.reshape(*wanted.shape, width)
+    def _extended(self, before: Contents[S], x: Array, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
+        """Contents with more rows, in room that no reader of `before` looks at, and the slots of these."""
+        frame = self._begin(x) if not before.stored else before.frame
+        stored, written = list(before.stored), 0
+        undo = [
+            self._checkpoint(one.segment, one.n)
+            for one in stored[-1:]
+            if not one.sealed and one.n < one.segment.capacity
+        ]
+        slots = np.empty(0 if given is None else len(x), np.int64)
+        try:
+            while written < len(x):
+                count = self._append(stored, frame, x, written, given, before, workers)
+                if given is not None:
+                    first = sum(one.segment.capacity for one in stored[:-1]) + stored[-1].n - count
+                    slots[written : written + count] = np.arange(first, first + count)
+                written += count
+        except BaseException:
+            for restore in undo:
+                restore()
+            raise
+        highest = before.next_id + len(x) if given is None else int(given.max(initial=-1)) + 1
+        next_id = max(before.next_id, highest)
+        return before._replace(stored=tuple(stored), next_id=next_id, frame=frame), slots
 
-    def _refuse_known(self, given: Array | None, count: int) -> None:
-        if given is None:
-            if self._contents.next_id + count > 2**63:
-                raise ValueError(f"no int64 id is left above {self._contents.next_id - 1}; pass ids=")
-            return
-        known = range(self._contents.next_id) if self._positions is None else self._positions
-        for new in given.tolist():
-            if new in known:
-                raise ValueError(f"id {new} is in the index already; ids must be unique")
-
-    def _append(self, stored: list[Stored[S]], x: Array, at: int, given: Array | None, workers: int) -> int:
+    def _append(
+        self,
+        stored: list[Stored[S]],
+        frame: Any,
+        x: Array,
+        at: int,
+        given: Array | None,
+        before: Contents[S],
+        workers: int,
+    ) -> int:
         """Write rows of `x` from `at` on into the last segment, or a new one; how many went in."""
-        next_id = self._contents.next_id + at
+        next_id = before.next_id + at
         if not stored or not _fits(stored[-1], given, next_id):
-            stored.append(Stored(self._new_segment(len(x) - at, given, next_id), 0))
-        segment, n = stored[-1]
+            growth = max(int(before.ntotal * GROWTH), SMALLEST)
+            capacity = padded(min(max(len(x) - at, growth), arrays.MAX_ROWS), BLOCK)
+            ids = np.empty(0 if given is None else capacity, np.int64)
+            stored.append(Stored(self._allocate(capacity, ids, next_id if given is None else 0), 0))
+        segment, n, _ = stored[-1]
         count = min(len(x) - at, segment.capacity - n)
         if given is not None:
             segment.ids[n : n + count] = given[at : at + count]
-        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, ADD_ROWS)})  # a block has one writer
+        step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
+        cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
-        parallel.run(lambda span: self._write(segment, x, at - n, *span), spans, workers)
+        parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
         stored[-1] = Stored(segment, n + count)
         return count
 
-    def _new_segment(self, count: int, given: Array | None, base: int) -> S:
-        growth = max(int(self.ntotal * GROWTH), SMALLEST)
-        capacity = padded(min(max(count, growth), arrays.MAX_ROWS), BLOCK)
-        ids = np.empty(0 if given is None else capacity, np.int64)
-        return self._allocate(capacity, ids, base if given is None else 0)
+    def taken(self: C, ids: Array, workers: int) -> C:
+        """A twin of some of the rows, in memory of its own, whose ids are their places in `ids`."""
+        other = self.twin()
+        contents, slots = self._find(ids)
+        stored = self._gathered(contents, slots, np.arange(len(ids)), workers)
+        other._directory, other._copied = Directory(), None
+        other._contents = contents._replace(stored=(stored,), next_id=len(ids), tombstones=Tombstones())
+        return other
 
-    def _commit(self, stored: list[Stored[S]], given: Array | None, count: int) -> None:
-        before, total = self._contents.next_id, self.ntotal
-        if given is not None and self._positions is None:
-            self._positions = {row_id: row_id for row_id in range(total)}
-        if self._positions is not None:
-            new = range(before, before + count) if given is None else given.tolist()
-            self._positions.update(zip(new, range(total, total + count), strict=True))
-        highest = before + count if given is None else max(given.tolist(), default=-1) + 1
-        self._contents = Contents(tuple(stored), max(before, highest))
+    def _gathered(self, contents: Contents[S], slots: Array, ids: Array, workers: int) -> Stored[S]:
+        """A segment with the rows in some slots, ascending, and ids for them."""
+        consecutive = bool((np.diff(ids) == 1).all())
+        base = int(ids[0]) if consecutive and len(ids) else 0
+        room = np.empty(0 if consecutive else padded(len(slots), BLOCK), np.int64)
+        segment = self._allocate(padded(len(slots), BLOCK), room, base)
+        if not consecutive:
+            segment.ids[: len(ids)] = ids
+        target, views = self._views(segment), {id(one.segment): self._views(one.segment) for one in contents.stored}
+
+        def copy(first: int) -> None:
+            parallel.check()
+            some = slots[first : first + COPY_ROWS]
+            for source, rows, here in contents.located(some):
+                copy_rows(views[id(source)], rows, target, first + int(here[0]))
+
+        parallel.run(copy, range(0, len(slots), COPY_ROWS), workers)
+        segment.settle(len(slots))
+        return Stored(segment, len(slots))
+
+    def _reader_parts(self, contents: Contents[S]) -> Iterator[tuple[int, S, int]]:
+        """First slots, segments and how many rows of each count, as searches may read them.
+
+        Kernels read whole blocks of rows. A block that an `add` may be writing to is read as a copy of its first rows.
+        """
+        for first, (segment, n, sealed) in contents.placed():
+            whole = (
+                n
+                if sealed or n == segment.capacity or segment is not contents.stored[-1].segment
+                else n // BLOCK * BLOCK
+            )
+            if whole:
+                yield first, segment, whole
+            if whole < n:
+                yield first + whole, self._tail(contents, first, whole, n), n - whole
+
+    def _tail(self, contents: Contents[S], first: int, whole: int, n: int) -> S:
+        """A copy of rows [whole, n) of the last segment, made once for contents with the same segments."""
+        cached = self._copied
+        if cached is None or cached[0] is not contents.stored:
+            slots = first + np.arange(whole, n)
+            cached = self._copied = (contents.stored, self._gathered(contents, slots, contents.named(slots), 1).segment)
+        return cached[1]
+
+    def _swap(self, contents: Contents[S]) -> None:
+        self._copied = None
+        super()._swap(contents)
+
+    def _gather(self, ids: Any, width: int, dtype: npt.DTypeLike, read: Callable[[S, Array], Array]) -> Array:
+        """Rows by id, ``(*ids.shape, width)``."""
+        wanted = arrays.known_ids(ids)
+        contents, slots = self._find(wanted.reshape(-1))
+        result = np.empty((wanted.size, width), dtype)
+        for some in slices.steps(wanted.size, width):
+            for segment, rows, here in contents.located(slots[some]):
+                result[some][here] = read(segment, rows)
+        return result.reshape(*wanted.shape, width)
 
 
 def _fits(last: Stored[Any], given: Array | None, next_id: int) -> bool:
-    segment, n = last
+    segment, n, sealed = last
     consecutive = segment.ids.size == 0 and segment.base + n == next_id
-    return n < segment.capacity and bool(consecutive if given is None else segment.ids.size > 0)
+    return not sealed and n < segment.capacity and bool(consecutive if given is None else segment.ids.size > 0)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-CHUNK = 1 << 18  # pairs of index and sign drawn at a time
+CHUNK = 1 << 18  # pairs drawn at a time
 NEGATIVE = -(2**31)  # the bit that marks a sign of -1 beside an index
 _LN2 = 0.6931471805599453
 _HALF = 0.7071067811865476
@@ -35,7 +35,8 @@ def gaussians(seed: int, count: int) -> Array:
     """The first `count` draws of a normal distribution: the polar method, each operation rounded to float32."""
     stream, found, have = Stream(seed), [], 0
     while have < count:  # pi / 4 of the pairs lie in the circle
-        uniform = stream.take(2 * ((count - have) * 2 // 3 + 16)).astype(np.float32) / np.float32(2**32)
+        pairs_left = min((count - have) * 2 // 3 + 16, CHUNK)
+        uniform = stream.take(2 * pairs_left).astype(np.float32) / np.float32(2**32)
         uniform = np.minimum(uniform, np.nextafter(np.float32(1), np.float32(0)))
         pairs = ((uniform * np.float32(2)).astype(np.float64) - 1).astype(np.float32).reshape(-1, 2)
         squares = pairs[:, 0] * pairs[:, 0] + pairs[:, 1] * pairs[:, 1]

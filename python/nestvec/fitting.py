@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, draws
+from . import arrays, backends, draws, parallel, slices
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
 
 PANEL = 16  # columns side by side
+CALL_WORK = 2**27  # multiplications of a call: Ctrl-C is answered between calls
 SAMPLE = 200_000  # tokens that are looked at
 FLOOR = 1e-6  # of variances, relative to the largest
 CONSTANT = 1e-14  # variance of tokens that differ by their rounding only, relative to their square
@@ -88,19 +89,32 @@ def fit_tokens(tokens: Array, repetitions: int, k: int, width: int, seed: int) -
         raise ValueError(f"a fit needs at least 2 tokens of documents, got {len(tokens)}")
     step = -(-len(tokens) // SAMPLE)
     name = "tokens" if step == 1 else f"tokens[::{step}]"
-    some = arrays.to_float32(tokens[::step], name).astype(np.float64)
-    mean = some.mean(axis=0)
-    some -= mean
-    variances, axes = spread(some.T @ some / len(some), mean)
+    mean, covariance = moments(arrays.to_float32(tokens[::step], name))
+    variances, axes = spread(covariance, mean)
     planes = np.empty((repetitions, k, len(mean)))
     for r in range(repetitions):
         planes[r] = draws.gaussians(seed + r, planes[r].size).reshape(k, len(mean))
     planes = half_whitened(planes.reshape(repetitions * k, len(mean)), variances, axes)
     with np.errstate(over="ignore"):
-        fitted = [a.astype(np.float32) for a in (mean, planes, slices(len(mean), repetitions, width, seed))]
+        fitted = [a.astype(np.float32) for a in (mean, planes, rotated_axes(len(mean), repetitions, width, seed))]
     if not all(np.isfinite(a).all() for a in fitted):
         raise ValueError(f"tokens spread by {variances.max() ** 0.5:.1e}, too little for float32; scale them")
     return Fit(*fitted)
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Mean and covariance, float64."""
+    d = x.shape[1]
+    pieces = list(slices.steps(len(x), d * d, CALL_WORK // 4))
+    mean, covariance = np.zeros(d), np.zeros((d, d))
+    for some in pieces:
+        mean += x[some].sum(axis=0, dtype=np.float64)
+    mean /= len(x)
+    for some in pieces:
+        parallel.check()
+        centred = x[some] - mean
+        covariance += centred.T @ centred
+    return mean, covariance / len(x)
 
 
 def spread(covariance: Array, mean: Array) -> tuple[Array, Array]:
@@ -119,7 +133,7 @@ def half_whitened(planes: Array, variances: Array, axes: Array) -> Array:
     return result
 
 
-def slices(d: int, repetitions: int, width: int, seed: int) -> Array:
+def rotated_axes(d: int, repetitions: int, width: int, seed: int) -> Array:
     """``(d, repetitions * width)``: columns of as many random rotations as it takes, of length sqrt(d / width)."""
     rotations = []
     for at in range(-(-repetitions * width // d)):
@@ -165,5 +179,7 @@ def packed(columns: Array) -> Array:
 def projected(x: Array, panels: Array) -> Array:
     """Products of tokens with the columns of panels."""
     out = np.empty((len(x), len(panels) * PANEL), np.float32)
-    backends.current().project_tokens(x, panels, out)
+    for some in slices.steps(len(x), panels.size, CALL_WORK):
+        parallel.check()
+        backends.current().project_tokens(x[some], panels, out[some])
     return out

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends
+from . import arrays, backends, slices
 from .coding import Frame
-from .container import Container
-from .parallel import threads_for
+from .container import Container, Contents, reading
+from .filters import allowed_words, words_of
+from .parallel import limited, threads_for
 from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
+from .ranges import within
 from .rotation import BlockRotation
-from .search import Part, Task, as_results, explain_exact, kept, top_k, widened
+from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
 
 Array = npt.NDArray[Any]
@@ -101,8 +104,7 @@ class NestedIndex(Container[Segment]):
         self._codes = tuple(code for code in CODES if code in chosen)
         self._center = bool(center)
         rotation = BlockRotation(self._bounds) if rotate else None
-        self._frame = Frame(self._metric, self._bounds, np.zeros(self._d), rotation)
-        super().__init__()
+        super().__init__(Frame(self._metric, self._bounds, np.zeros(self._d), rotation))
 
     @property
     def d(self) -> int:
@@ -136,6 +138,7 @@ class NestedIndex(Container[Segment]):
             f"ntotal={self.ntotal})"
         )
 
+    @reading
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append vectors; after an error the index is as it was.
 
@@ -158,8 +161,65 @@ class NestedIndex(Container[Segment]):
         x = arrays.vectors(x, "x", self._d)
         self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
+    @reading
+    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
+        """Give rows new vectors; a search sees all of the old ones or all of the new ones.
+
+        The new vectors are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : (n,) int64
+            Of rows in the index, each once.
+        x, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        x = arrays.vectors(x, "x", self._d)
+        self._update(ids, x, threads_for(threads, len(x) * self._d * 8))
+
+    def merge(self, other: NestedIndex, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all rows of another index with the same `d`, as they are stored there; the other one stays as it is.
+
+        Parameters
+        ----------
+        other : NestedIndex
+        add_id : int
+            Added to the ids of the other index.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Another `d`; ids that are taken; no stored rows.
+        """
+        if not isinstance(other, NestedIndex):
+            raise TypeError(f"other must be a NestedIndex, got {type(other).__name__}")
+        if other.d != self._d:
+            raise ValueError(f"the other index has vectors of {other.d} dims, this one of {self._d}")
+        other._refuse_rowless("merge")
+        ids = other.ids
+        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
+
+    @limited
+    @reading
     def search(
-        self, q: Any, k: int, *, dims: int | None = None, plan: Any = None, threads: int | None = None
+        self,
+        q: Any,
+        k: int,
+        *,
+        dims: int | None = None,
+        plan: Any = None,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The k best rows for each query, exactly unless a plan says otherwise.
 
@@ -175,42 +235,114 @@ class NestedIndex(Container[Segment]):
             Stages in order: the first scores all rows, each following one those that the one before kept, the last
             one ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage
             scores are estimates.
+        filter : optional
+            Which ids may be found: a boolean mask (n,) whose element i stands for id i; a `Bitmap`; an array of ids; or
+            a `range`. Ids that a mask does not reach, and ids that are not in the index, are not found. One filter for
+            each query: a mask or bitmap with one more axis, or a list with a filter, or None, for each.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
         D : (nq, k) float32
             Inner products or cosines, descending; squared distances, ascending, for ``l2``.
         I : (nq, k) int64
-            Ids, ties by smaller id. Where fewer than k rows exist: id -1 and score -inf (``l2``: inf).
+            Ids, ties by smaller id. Where fewer than k rows may be found: id -1 and score -inf (``l2``: inf).
 
         Raises
         ------
         ValueError
             Empty index, k < 1, `dims` out of range, wrong shape, NaN or Inf (row and column named); a plan that
-            cannot be run, see `Stage`; no plan where no rows are stored.
+            cannot be run, see `Stage`; no plan where no rows are stored; filters of another number than queries.
         TypeError
-            A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages.
+            A dtype that holds no real numbers, a `k` or `dims` that is no integer, a `plan` that is no list of stages,
+            a filter of none of these kinds.
+        TimeoutError
+            After `timeout`.
         """
         k = arrays.result_count(k)
         if plan is None:
             self._refuse_rowless("exact search")
-        task, parts, bounds = self._ready(q, k, dims)
-        work = len(task.queries) * sum(part.last for part in parts) * task.dims
+        contents, task, parts, bounds = self._ready(q, k, dims, filter)
+        work = _work(task, parts)
         if plan is None:
             scores, found = top_k(parts, task, bounds, threads_for(threads, work))
         else:
-            steps = self._steps(plan, task, parts)
-            scores, found, _ = run_plan(parts, steps, task, self._frame, threads_for(threads, work // 16))
+            steps = self._steps(plan, task, contents)
+            scores, found, _ = run_plan(parts, steps, task, contents.frame, threads_for(threads, work // 16))
         return as_results(scores, found, k, self._metric)
 
-    def explain(self, q: Any, k: int, plan: Any = None, *, dims: int | None = None) -> Explanation:
+    @limited
+    @reading
+    def range_search(
+        self,
+        q: Any,
+        radius: float,
+        *,
+        dims: int | None = None,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """All rows that are at least as good as a score, exactly.
+
+        Parameters
+        ----------
+        q, dims, filter, threads, timeout
+            As for `search`.
+        radius : float
+            The smallest inner product or cosine that counts; for ``l2`` the largest squared distance. It is compared
+            with float64 scores. (faiss leaves out what equals the radius.)
+
+        Returns
+        -------
+        lims : (nq + 1,) int64
+            The results of query i are those from ``lims[i]`` to ``lims[i + 1]``.
+        D : (lims[-1],) float32
+        I : (lims[-1],) int64
+            Scores or squared distances, and ids; for each query best first, ties by smaller id.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `search`; a radius that is NaN.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> index = nv.NestedIndex(2, metric="l2")
+        >>> index.add([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+        >>> lims, D, I = index.range_search([[0.0, 0.0], [6.0, 8.0]], 25.0)
+        >>> lims.tolist(), D.tolist(), I.tolist()
+        ([0, 2, 4], [0.0, 25.0, 0.0, 25.0], [0, 1, 2, 1])
+        """
+        limit = arrays.number(radius, "radius")
+        self._refuse_rowless("range search")
+        _, task, parts, bounds = self._ready(q, 1, dims, filter)
+        least = -limit if self._metric == "l2" else limit
+        found = within(parts, task, bounds, least, threads_for(threads, _work(task, parts)))
+        return as_ranges(found, self._metric)
+
+    @limited
+    @reading
+    def explain(
+        self,
+        q: Any,
+        k: int,
+        plan: Any = None,
+        *,
+        dims: int | None = None,
+        filter: Any = None,
+        timeout: float | None = None,
+    ) -> Explanation:
         """What a search does: for each stage the rows it scores, the bytes that takes and the time, per query.
 
         Parameters
         ----------
-        q, k, plan, dims
+        q, k, plan, dims, filter, timeout
             As for `search`, which is run with one thread. Without a plan the stages are those of exact search: the scan
             of the int8 planes, and the rows whose upper bounds called for an exact score.
 
@@ -221,7 +353,7 @@ class NestedIndex(Container[Segment]):
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
 
         Examples
@@ -237,11 +369,12 @@ class NestedIndex(Container[Segment]):
         """
         if plan is None:
             self._refuse_rowless("exact search")
-        task, parts, bounds = self._ready(q, arrays.result_count(k), dims)
+        contents, task, parts, bounds = self._ready(q, arrays.result_count(k), dims, filter)
         if plan is None:
             return explain_exact(parts, task, bounds)
-        return run_plan(parts, self._steps(plan, task, parts), task, self._frame, 1)[2]
+        return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
 
+    @reading
     def estimate(self, q: Any, ids: Any, *, code: str = "b1", dims: int | None = None) -> tuple[Array, Array]:
         """Scores of some rows as a coarse code estimates them, and the standard errors of the estimates.
 
@@ -286,40 +419,50 @@ class NestedIndex(Container[Segment]):
         """
         arrays.one_of(code, "code", ("b1", "i4"))
         refuse_unkept(code, self._codes, self._row_type)
-        task, _, _ = self._ready(q, 1, dims)
+        contents, slots = self._find(arrays.known_ids(ids).reshape(-1))
+        task = self._task(contents, q, 1, dims)
         self._refuse_cut(code, task.dims)
-        located = [self._locate(wanted) for wanted in arrays.known_ids(ids).reshape(-1).tolist()]
-        values, errors = estimate(located, task, code, self._frame)
+        located: list[Any] = [None] * len(slots)
+        for segment, rows, here in contents.located(slots):
+            for row, at in zip(rows.tolist(), here.tolist(), strict=True):
+                located[at] = segment, row
+        values, errors = estimate(located, task, code, contents.frame)
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
 
-    def _ready(self, q: Any, k: int, dims: int | None) -> tuple[Task, list[Part], Array | None]:
-        """A search's task, the rows it is over, and the ends of the planes to scan if one ends at `dims`."""
+    def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
         queries = arrays.queries(q, self._d, dims)
-        stored = self._contents.stored
-        total = sum(n for _, n in stored)
-        if total == 0:
+        if contents.ntotal == 0:
             raise ValueError("the index is empty; add vectors before searching")
-        level = int(np.searchsorted(self._bounds, dims))
-        bounds = self._bounds[: level + 1] if self._bounds[level] == dims else None
-        task = Task(queries, min(k, total), dims, self._metric, self._row_type or "")
-        return task, [Part(segment, 0, n) for segment, n in stored], bounds
+        return Task(queries, min(k, contents.ntotal), dims, self._metric, self._row_type or "")
 
-    def _steps(self, plan: Any, task: Task, parts: list[Part]) -> list[Step]:
-        total = sum(part.last for part in parts)
-        steps = resolve(plan, task.k, task.dims, total, self._bounds, self._codes, self._row_type)
+    def _ready(
+        self, q: Any, k: int, dims: int | None, given: Any
+    ) -> tuple[Contents[Segment], Task, list[Part], Array | None]:
+        """What is searched, a search's task, its rows, and the ends of the planes to scan if one ends at `dims`."""
+        contents = self._contents
+        task = self._task(contents, q, k, dims)
+        level = int(np.searchsorted(self._bounds, task.dims))
+        bounds = self._bounds[: level + 1] if self._bounds[level] == task.dims else None
+        words = allowed_words(contents, given, len(task.queries), partial(self._slots, contents))
+        parts = [Part(segment, 0, n, words_of(words, first, n)) for first, segment, n in self._reader_parts(contents)]
+        return contents, task, parts, bounds
+
+    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> list[Step]:
+        steps = resolve(plan, task.k, task.dims, contents.ntotal, self._bounds, self._codes, self._row_type)
         for step in steps:
             self._refuse_cut(step.code, step.dims)
         return steps
 
     def _refuse_cut(self, code: str, dims: int) -> None:
-        if code == "b1" and self._frame.rotation is not None and dims not in self._bounds:
+        if code == "b1" and self._start.rotation is not None and dims not in self._bounds:
             raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
     def _refuse_rowless(self, what: str) -> None:
         refuse_rowless(what, self._codes, self._row_type)
 
+    @reading
     def reconstruct(self, ids: Any) -> Array:
         """Stored vectors by id: (d,) float32 for one id, (n, d) for an array of ids, as stored.
 
@@ -333,10 +476,12 @@ class NestedIndex(Container[Segment]):
         self._refuse_rowless("reconstruct")
         return self._gather(ids, self._d, np.float32, self._read)
 
-    def _read(self, segment: Segment, row: int) -> Array:
+    def _read(self, segment: Segment, rows: Array) -> Array:
         assert self._row_type is not None
-        row_of: Array = widened(segment.rows[row : row + 1], self._row_type)[0]
-        return row_of
+        return widened(segment.rows[rows], self._row_type)
+
+    def _views(self, segment: Segment) -> list[Array]:
+        return segment.views(self._bounds)
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> Segment:
         rows = np.empty((0, self._d), np.float32)
@@ -352,18 +497,22 @@ class NestedIndex(Container[Segment]):
             nibbles=NibblePlane.allocate(capacity, self._bounds) if "i4" in self._codes else None,
         )
 
-    def _begin(self, x: Array) -> None:
-        """The mean that signs are relative to, from the first vectors; nothing depends on it before they are in."""
+    def _begin(self, x: Array) -> Frame:
+        """The mean that signs are relative to, from the first vectors."""
+        frame: Frame = self._start
         if not self._center or "b1" not in self._codes or len(x) == 0:
-            return
-        some = x[:: -(-len(x) // MEAN_ROWS)].astype(np.float64)
-        if self._metric == "cosine":
-            with np.errstate(all="ignore"):
-                norms = np.linalg.norm(some, axis=1, keepdims=True)
-                some = some / np.where(norms > 0, norms, 1)
+            return frame
+        some = x[:: -(-len(x) // MEAN_ROWS)]
+        total = np.zeros(self._d)
         with np.errstate(all="ignore"):
-            mean = some.mean(axis=0)
-            self._frame = replace(self._frame, center=self._frame.rotated(mean[None])[0])
+            for part in slices.steps(len(some), self._d):
+                rows = some[part].astype(np.float64)
+                if self._metric == "cosine":
+                    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+                    rows /= np.where(norms > 0, norms, 1)
+                total += rows.sum(axis=0)
+            mean = total / len(some)
+            return replace(frame, center=frame.rotated(mean[None])[0])
 
     def _checkpoint(self, segment: Segment, n: int) -> Callable[[], None]:
         block = n // BLOCK
@@ -374,7 +523,7 @@ class NestedIndex(Container[Segment]):
 
         return restore
 
-    def _write(self, segment: Segment, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: Segment, frame: Frame, x: Array, shift: int, first: int, last: int) -> None:
         """Stored rows, codes and bounds."""
         source = x[first + shift : last + shift]
         values = arrays.to_float32(source, "x", first + shift)
@@ -384,7 +533,7 @@ class NestedIndex(Container[Segment]):
         if "i8" in self._codes:
             kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
         if segment.signs is not None:
-            words, frame = segment.signs.words, self._frame
+            words = segment.signs.words
             kernels.pack_signs(
                 frame.rotated(values), frame.center, self._bounds, words.starts, arrays.METRICS[self._metric], first,
                 words.words, segment.signs.factors,
@@ -411,3 +560,8 @@ class NestedIndex(Container[Segment]):
         some = replace(plane, starts=starts, factors=np.empty((3, len(self._bounds), room), np.uint16))
         self._pack_nibbles(some, values, piece, at)
         plane.factors[:, :, first : first + len(values)] = some.factors[:, :, at : at + len(values)]
+
+
+def _work(task: Task, parts: list[Part]) -> int:
+    """Multiplications of a search that leaves nothing out."""
+    return len(task.queries) * sum(part.last for part in parts) * task.dims

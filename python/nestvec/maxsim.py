@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends
+from . import arrays, backends, parallel, slices
 from .bags import BagQueries, Bags, best, score
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .search import ROW_SUFFIX
 
 Array = npt.NDArray[Any]
 
 SUFFIX = {**ROW_SUFFIX, "int8": "i8"}
+CARVED = 2 * 10**7  # multiplications of a kernel call
 
 
 def maxsim(q: Any, docs: Any, *, scales: Any = None, candidates: Any = None, threads: int | None = None) -> Array:
@@ -73,8 +74,16 @@ def maxsim(q: Any, docs: Any, *, scales: Any = None, candidates: Any = None, thr
     return _rounded(scores)
 
 
+@limited
 def maxsim_topk(
-    q: Any, docs: Any, k: int, *, scales: Any = None, candidates: Any = None, threads: int | None = None
+    q: Any,
+    docs: Any,
+    k: int,
+    *,
+    scales: Any = None,
+    candidates: Any = None,
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k documents with the largest MaxSim for each query.
 
@@ -84,6 +93,8 @@ def maxsim_topk(
         As for `maxsim`.
     k : int
         Results per query, at least 1.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -96,6 +107,8 @@ def maxsim_topk(
     ------
     ValueError, TypeError
         As `maxsim`.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------
@@ -162,7 +175,9 @@ def carve(tokens: Any, tau: float) -> Array:
         raise ValueError(f"tau must be a finite number, got {tau!r}")
     wide = x.astype(np.float64)
     alike = np.empty((len(x), len(x)), np.float32)
-    backends.current().scores_f32(wide, x, x.shape[1], arrays.METRICS["ip"], alike)  # same bits on every machine
+    for some in slices.steps(len(x), x.size, CARVED):
+        parallel.check()
+        backends.current().scores_f32(wide[some], x, x.shape[1], arrays.METRICS["ip"], alike[some])  # bits as anywhere
     left, sums = np.ones(len(x), bool), []
     for first in range(len(x)):
         if left[first]:
@@ -187,7 +202,8 @@ def _pair(q: Any, docs: Any, scales: Any) -> tuple[BagQueries, Bags]:
         bags = arrays.Ragged(np.empty((0, queries.shape[1]), np.float32), bags.offsets)
     weights = arrays.token_scales(scales, len(bags.tokens))
     tokens, kind = arrays.readable_tokens(bags.tokens, "docs")
-    return BagQueries(queries.astype(np.float64), offsets), Bags(tokens, weights, SUFFIX[kind], bags.offsets)
+    wide = slices.converted(queries, np.float64)
+    return BagQueries(wide, offsets), Bags(tokens, weights, SUFFIX[kind], bags.offsets)
 
 
 def _candidates(candidates: Any, count: int, n: int) -> Array:
@@ -203,5 +219,4 @@ def _candidates(candidates: Any, count: int, n: int) -> Array:
 
 
 def _rounded(scores: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return scores.astype(np.float32)
+    return slices.converted(scores.reshape(-1), np.float32).reshape(scores.shape)

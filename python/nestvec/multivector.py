@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, parallel
+from . import arrays, parallel, slices
 from .bags import BagQueries, best
+from .container import Collection, reading
+from .filters import Bitmap, allowed_words, by_position
+from .ids import NOTHING, Run, listed_bytes
 from .index import NestedIndex
 from .maxsim import carved
 from .muvera import FixedDimensionalEncoder
-from .parallel import threads_for
+from .parallel import limited, threads_for
 from .plan import Stage
-from .tokens import TYPES, Store, exact_topk, extended, score_listed, widened_tokens
+from .planes import BLOCK, padded
+from .search import as_ranges
+from .tokens import TYPES, Store, exact_topk, exact_within, extended, gathered, score_listed, widened_tokens
+from .tombstones import Tombstones, to_bools
 
 Array = npt.NDArray[Any]
 
@@ -28,23 +34,44 @@ FUNNEL = 8  # rows of the coarsest code for each of the finest
 
 
 class Contents(NamedTuple):
-    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of an `add`."""
+    """What an index holds; replaced as a whole, so that a reader or an interrupt never sees half of a change."""
 
     store: Store
     encodings: NestedIndex  # nothing is added to this one: an `add` takes a twin of it
     names: Array | None  # ids by position, int64 or objects; None while they are the positions
+    next_id: int
+    tombstones: Tombstones  # of positions
 
     @property
     def strings(self) -> bool:
         """Whether ids are strings, which order by position."""
         return self.names is not None and self.names.dtype == object
 
+    @property
+    def runs(self) -> list[Run]:
+        """Where ids are."""
+        return [Run(0, self.store.ntotal, NOTHING if self.names is None else self.names, 0)]
+
+    @property
+    def room(self) -> int:
+        """Positions, and some more up to a multiple of 64."""
+        return padded(self.store.ntotal, BLOCK)
+
+    @property
+    def ntotal(self) -> int:
+        """Documents, removed ones not counted."""
+        return self.store.ntotal - len(self.tombstones)
+
+    def without(self, positions: Array) -> Contents:
+        """The same less some documents."""
+        return self._replace(tombstones=self.tombstones.plus(positions))
+
     def numbers(self, positions: Array) -> Array:
         """What orders documents with equal scores: integer ids, or else the positions."""
         return positions if self.names is None or self.strings else self.names[positions]
 
 
-class MultiVectorIndex:
+class MultiVectorIndex(Collection[Contents]):
     """Top-k documents by MaxSim (ColBERT's late interaction), exact, or exact within a shortlist.
 
     Tokens are stored once, with int8 codes for certified bounds. Each document also has a fixed dimensional encoding
@@ -101,9 +128,8 @@ class MultiVectorIndex:
                 "give the encoder a final_projection_dim, fewer repetitions or a smaller projection_dim"
             )
         encodings = NestedIndex(encoder.fde_dim, self._bounds(levels), "ip", None, codes=codes)
-        self._contents = Contents(Store(), encodings, None)
-        self._positions: dict[Any, int] = {}  # by id, once ids were given
-        self._writing = threading.Lock()
+        self._start = Contents(Store(), encodings, None, 0, Tombstones())
+        super().__init__(self._start)
 
     def _bounds(self, levels: Iterable[int] | None) -> list[int]:
         encoder = self._encoder
@@ -124,14 +150,6 @@ class MultiVectorIndex:
         """How tokens are stored."""
         return self._type
 
-    @property
-    def ntotal(self) -> int:
-        """Number of documents."""
-        return self._contents.store.ntotal
-
-    def __len__(self) -> int:
-        return self.ntotal
-
     def __repr__(self) -> str:
         return (
             f"MultiVectorIndex({self._encoder!r}, tokens={self._type!r}, codes={self._contents.encodings.codes}, "
@@ -141,8 +159,10 @@ class MultiVectorIndex:
     def memory_usage(self) -> int:
         """Bytes of memory held: tokens, codes and encodings, room for more included."""
         contents = self._contents
-        return sum(segment.nbytes for segment in contents.store.segments) + contents.encodings.memory_usage()
+        tokens = sum(segment.nbytes for segment in contents.store.segments)
+        return tokens + contents.encodings.memory_usage() + listed_bytes(contents.runs)
 
+    @reading
     def add(
         self,
         docs: Any,
@@ -179,17 +199,136 @@ class MultiVectorIndex:
         bags = arrays.ragged(docs, "docs", self._encoder.dim)
         made = self._made(fdes, fingerprint, len(bags))
         workers = threads_for(threads, bags.tokens.size * 8)
-        with self._writing:
+        with self._writing():
             before = self._contents
             given = self._given_ids(ids, len(bags), before)
-            names = before.names if given is None else appended(self._names(before), given)
-            store = extended(before.store, bags, self._type, workers)
-            encodings = self._encoded(before.encodings.twin(), bags, made, workers)
             if given is not None:
-                first = before.store.ntotal
-                self._positions |= {one: first + i for i, one in enumerate(given.tolist())}
-            self._contents = Contents(store, encodings, names)
+                self._refuse_known(given)
+            self._show(before, *self._extended(before, bags, given, made, workers), NOTHING)
 
+    @reading
+    def update(
+        self,
+        ids: Any,
+        docs: Any,
+        *,
+        fdes: Any = None,
+        fingerprint: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Give documents new tokens; a search sees all of the old ones or all of the new ones.
+
+        The new tokens are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : n integers or n strings
+            Of documents in the index, each once.
+        docs, fdes, fingerprint, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        bags = arrays.ragged(docs, "docs", self._encoder.dim)
+        made = self._made(fdes, fingerprint, len(bags))
+        workers = threads_for(threads, bags.tokens.size * 8)
+        with self._writing():
+            before, old = self._find(arrays.lookup(ids))
+            given = self._given_ids(ids, len(bags), before)
+            if given is not None:
+                after, slots = self._extended(before, bags, given, made, workers)
+                self._show(before, after.without(old), slots, old)
+
+    def merge(self, other: MultiVectorIndex, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all documents of another index, with their tokens as stored there; the other one stays as it is.
+
+        They are encoded by this index's encoder, from the tokens as stored.
+
+        Parameters
+        ----------
+        other : MultiVectorIndex
+            Of an encoder with the same `dim`.
+        add_id : int
+            Added to the ids of the other index, if they are integers.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Another `dim`; ids that are taken.
+        """
+        if not isinstance(other, MultiVectorIndex):
+            raise TypeError(f"other must be a MultiVectorIndex, got {type(other).__name__}")
+        shift = arrays.integer(add_id, "add_id", 0)
+        ids = other.ids
+        if len(ids):
+            self.add(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads=threads)
+
+    def clear(self) -> None:
+        """Remove everything; ids, unless given, begin at 0 again."""
+        with self._writing():
+            self._swap(self._start)
+            self._file = None
+
+    def compact(self, *, threads: int | None = None) -> None:
+        """Copy the documents that were not removed, and free the room of the others; ids and answers stay.
+
+        The index holds both copies for as long as that takes, and can be searched; changes wait.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all cores this process may use.
+        """
+        workers = threads_for(threads, 2**62)
+        with self._writing():
+            before = self._contents
+            self._refuse_changed()
+            if not before.tombstones and len(before.store.segments) <= 1 and self._file is None:
+                return
+            positions = np.flatnonzero(to_bools(before.tombstones.alive(before.room), before.store.ntotal))
+            names: Array | None = positions if before.names is None else before.names[positions]
+            if before.names is None and len(positions) == before.store.ntotal:
+                names = None  # positions stay what they are
+            store, encodings = Store(), self._start.encodings
+            if len(positions):
+                store = gathered(before.store, positions, workers)
+                encodings = before.encodings.taken(positions, workers)
+            self._refuse_changed()
+            self._swap(Contents(store, encodings, names, before.next_id, Tombstones()))
+            self._file = None
+
+    def _extended(
+        self, before: Contents, bags: arrays.Ragged, given: Array | None, made: Array | None, workers: int
+    ) -> tuple[Contents, Array]:
+        """Contents with more documents, and their positions."""
+        first = before.store.ntotal
+        names = before.names
+        if given is not None:
+            names = appended(np.arange(first) if names is None else names, given)
+        store = extended(before.store, bags, self._type, workers)
+        encodings = self._encoded(before.encodings.twin(), bags, made, workers)
+        highest = first + len(bags)
+        if given is not None and given.dtype != object:
+            highest = max(int(given.max()) + 1, highest if before.names is None else 0)
+        after = Contents(store, encodings, names, max(before.next_id, highest), before.tombstones)
+        return after, first + np.arange(len(bags))
+
+    def _show(self, before: Contents, after: Contents, slots: Array, old: Array) -> None:
+        if before.names is None and after.names is not None:
+            self._swap(after)  # ids that were positions are listed now
+        else:
+            new = NOTHING if after.names is None else after.names[slots]
+            self._publish(after, new, slots if after.names is not None else NOTHING, dead=old)
+
+    @limited
+    @reading
     def search(
         self,
         q: Any,
@@ -199,7 +338,9 @@ class MultiVectorIndex:
         carve: float | None = None,
         exact: bool | None = None,
         plan: Sequence[Stage] | None = None,
+        filter: Any = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The k documents with the largest MaxSim for each query.
 
@@ -221,8 +362,12 @@ class MultiVectorIndex:
         plan : list of Stage, optional
             Stages by codes of the encodings that make the shortlist; the last one keeps the candidates. `dims` are the
             values of the encoding to look at, ``r * encoder.repetition_dim`` for r repetitions.
+        filter : optional
+            Which ids may be found, as for `NestedIndex.search`; ids that are strings are filtered by lists of ids.
         threads : int, optional
             Default: all cores this process may use, one for little work.
+        timeout : float, optional
+            Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
         Returns
         -------
@@ -239,6 +384,8 @@ class MultiVectorIndex:
             `exact` together with `candidates` or `plan`.
         TypeError
             A dtype that holds no real numbers.
+        TimeoutError
+            After `timeout`.
         """
         k = arrays.result_count(k)
         contents = self._contents
@@ -246,25 +393,80 @@ class MultiVectorIndex:
         if exact and (candidates is not None or plan is not None):
             raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
         ranked = queries if carve is None else carved(queries, carve)
+        words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
         if exact or (exact is None and candidates is None and plan is None and _few(contents.store, self._encoder.dim)):
             size = len(ranked.tokens) * contents.store.tokens * self._encoder.dim
             numbers = contents.numbers(np.arange(contents.store.ntotal))
-            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers)
+            allowed = by_position(words, contents.store.ntotal)
+            found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers, allowed)
         else:
             workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
             c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
-            _, positions = self._shortlist(contents, queries, c, plan, workers)
+            _, positions = self._shortlist(contents, queries, c, plan, words, workers)
             found = _ranked(contents, ranked, positions, k, workers)
         return _results(contents, found, k)
 
+    @limited
+    @reading
+    def range_search(
+        self,
+        q: Any,
+        radius: float,
+        *,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """All documents whose MaxSim is at least `radius`, exactly.
+
+        Parameters
+        ----------
+        q, filter, threads, timeout
+            As for `search`.
+        radius : float
+            The smallest score that counts; it is compared with float64 scores.
+
+        Returns
+        -------
+        lims : (nq + 1,) int64
+            The results of query i are those from ``lims[i]`` to ``lims[i + 1]``.
+        D : (lims[-1],) float32
+        I : (lims[-1],) int64, or object if ids are strings
+            MaxSim and ids; for each query best first, ties as in `search`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `search`; a radius that is NaN.
+        """
+        least = arrays.number(radius, "radius")
+        contents = self._contents
+        queries = self._queries(contents, q)
+        words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
+        size = len(queries.tokens) * contents.store.tokens * self._encoder.dim
+        numbers = contents.numbers(np.arange(contents.store.ntotal))
+        allowed = by_position(words, contents.store.ntotal)
+        found = exact_within(contents.store, queries, least, threads_for(threads, size // 8), numbers, allowed)
+        lims, scores, ids = as_ranges(found, "ip")
+        return lims, scores, contents.names[ids] if contents.names is not None and contents.strings else ids
+
+    @limited
+    @reading
     def shortlist(
-        self, q: Any, c: int, *, plan: Sequence[Stage] | None = None, threads: int | None = None
+        self,
+        q: Any,
+        c: int,
+        *,
+        plan: Sequence[Stage] | None = None,
+        filter: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> tuple[Array, Array]:
         """The c documents whose encodings have the largest inner products with each query's, as codes estimate them.
 
         Parameters
         ----------
-        q, plan, threads
+        q, plan, filter, threads, timeout
             As for `search`.
         c : int
             Documents per query, at least 1.
@@ -278,18 +480,20 @@ class MultiVectorIndex:
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, TimeoutError
             As `search`.
         """
         c = arrays.result_count(c)
         contents = self._contents
         queries = self._queries(contents, q)
         workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
-        scores, positions = self._shortlist(contents, queries, c, plan, workers)
+        words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
+        scores, positions = self._shortlist(contents, queries, c, plan, words, workers)
         kept = [p[p >= 0][:c] for p in positions]
         keys = [p if contents.names is None else contents.names[p] for p in kept]
         return _padded(contents, [(s[: len(p)], p) for s, p in zip(scores, keys, strict=True)], c)
 
+    @reading
     def reconstruct(self, ids: Any) -> list[Array]:
         """Stored tokens of documents by id, (n_i, dim) float32 each; for one id a list of one.
 
@@ -298,19 +502,14 @@ class MultiVectorIndex:
         KeyError
             For an id that is not in the index.
         """
-        wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
-        contents = self._contents
-        positions = [self._position(contents, one) for one in wanted]
-        for one, at in zip(wanted, positions, strict=True):
-            if at < 0:
-                raise KeyError(f"id {one!r} is not in the index")
-        return [widened_tokens(bags) for bags in contents.store.bags(positions)]
+        contents, positions = self._find(arrays.lookup(ids))
+        return [widened_tokens(bags) for bags in contents.store.bags(positions.tolist())]
 
     def _queries(self, contents: Contents, q: Any) -> BagQueries:
         tokens, offsets = arrays.bag_queries(q, "q", self._encoder.dim)
-        if contents.store.ntotal == 0:
+        if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
-        return BagQueries(tokens.astype(np.float64), offsets)
+        return BagQueries(slices.converted(tokens, np.float64), offsets)
 
     def _made(self, fdes: Any, fingerprint: str | None, count: int) -> Array | None:
         """Encodings that the caller brought, checked."""
@@ -338,31 +537,13 @@ class MultiVectorIndex:
                 raise ValueError("the ids of this index are strings; give each new document one")
             if before.names is None:
                 return None
-            first = max(before.names.tolist(), default=-1) + 1
-            return np.arange(first, first + count)
+            return np.arange(before.next_id, before.next_id + count)
         new = _strings(listed) if listed and isinstance(listed[0], str) else arrays.int64_ids(ids, count)
         if len(new) != count:
             raise ValueError(f"ids must name each document, {count}, got {len(new)}")
         if before.store.ntotal and count and strings != (new.dtype == object):
             raise TypeError("ids of one index are all strings or all integers (positions, unless given, are integers)")
-        for one in new.tolist():
-            if self._position(before, one) >= 0:
-                raise ValueError(f"id {one!r} is in the index already; ids must be unique")
         return new
-
-    def _position(self, contents: Contents, one: Any) -> int:
-        """Where a document is by its id, -1 for none; `_positions` may hold ids of an `add` that was interrupted."""
-        if contents.names is None:
-            return int(one) if isinstance(one, (int, np.integer)) and 0 <= one < contents.store.ntotal else -1
-        at = self._positions.get(one, -1)
-        return at if 0 <= at < len(contents.names) and contents.names[at] == one else -1
-
-    def _names(self, before: Contents) -> Array:
-        """Ids so far, by position."""
-        if before.names is not None:
-            return before.names
-        self._positions = {at: at for at in range(before.store.ntotal)}
-        return np.arange(before.store.ntotal)
 
     def _encoded(self, encodings: NestedIndex, bags: arrays.Ragged, made: Array | None, workers: int) -> NestedIndex:
         """`encodings` with those of more documents."""
@@ -380,14 +561,16 @@ class MultiVectorIndex:
         return encodings
 
     def _shortlist(
-        self, contents: Contents, queries: BagQueries, c: int, plan: Sequence[Stage] | None, workers: int
+        self, contents: Contents, queries: BagQueries, c: int, plan: Sequence[Stage] | None, words: Array, workers: int
     ) -> tuple[Array, Array]:
         """Estimated scores and positions of c candidates for each query."""
         fdes = self._encoder.encode_queries(queries.tokens, queries.offsets, threads=workers)
         if plan is None:
             codes = contents.encodings.codes
             plan = [Stage(code, keep=FUNNEL * c) for code in codes[:1] if len(codes) > 1] + [Stage(codes[-1])]
-        return contents.encodings.search(fdes, min(c, contents.store.ntotal), plan=plan, threads=workers)
+        bits = words.astype("<u8", copy=False).view(np.uint8)
+        some = None if not len(words) else Bitmap(bits[0] if len(words) == 1 else bits)
+        return contents.encodings.search(fdes, min(c, contents.ntotal), plan=plan, filter=some, threads=workers)
 
 
 def appended(view: Array, new: Array) -> Array:

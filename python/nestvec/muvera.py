@@ -16,16 +16,16 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, draws, parallel
-from .fitting import Fit, FitTables, fit_tokens, packed, projected
+from . import arrays, backends, draws, parallel, slices
+from .fitting import CALL_WORK, Fit, FitTables, fit_tokens, packed, projected
 from .planes import aligned, padded
 
 Array = npt.NDArray[Any]
 
 MAX_SIZE = 2**31 - 1  # values of one encoding: entries of a sketch have 31 bits
 MAX_BITS = 30
-CHUNK_TOKENS = 4096  # encoded at a time
-CHUNK_VALUES = 1 << 22  # of encodings held besides the result
+CHUNK_TOKENS = 4096  # encoded at a time, at most
+CHUNK_VALUES = 1 << 21  # of encodings made at a time
 LINE = 16  # floats of a cache line
 TILE = 16  # tokens side by side
 SUM, MEAN, SHRUNK = 0, 1, 2  # what a block is divided by, see `nestvec.kernels.fde`
@@ -434,11 +434,11 @@ class FixedDimensionalEncoder:
         result = np.empty((len(bags.tokens), self.num_repetitions), np.uint32)
 
         def part(first: int) -> None:
-            x = self._centred(bags, first, min(first + CHUNK_TOKENS, len(result)))
+            x = self._centred(bags, first, min(first + chunk, len(result)))
             self._simhash(x, result[first : first + len(x)])
 
-        work = len(result) * self._columns * self.dim
-        parallel.run(part, range(0, len(result), CHUNK_TOKENS), parallel.threads_for(threads, work))
+        work, chunk = len(result) * self._columns * self.dim, self._chunk()
+        parallel.run(part, range(0, len(result), chunk), parallel.threads_for(threads, work))
         return result
 
     def occupancy(self, tokens: Any, offsets: Any = None, *, scales: Any = None) -> Occupancy:
@@ -488,10 +488,20 @@ class FixedDimensionalEncoder:
                 raise ValueError(f"scales must be ({len(bags.tokens)},), one for each token, got {len(scales)} of them")
         return Bags(bags.tokens, bags.offsets, scales, single)
 
-    def _spans(self, bags: Bags, values: int = 1) -> list[tuple[int, int]]:
+    def _chunk(self) -> int:
+        """Tokens encoded at a time."""
+        most = CHUNK_TOKENS if self.fit is None else CHUNK_TOKENS // 4  # their projections stay in the cache
+        return max(min(most, CALL_WORK // (self.dim * max(self._multiplied, 1))), 1)
+
+    @property
+    def _multiplied(self) -> int:
+        """Columns that tokens are multiplied by."""
+        return self._columns + (0 if self.fit is None else self.num_repetitions * self._width)
+
+    def _spans(self, bags: Bags) -> list[tuple[int, int]]:
         """Runs of bags of some thousand tokens, and at most so many that their encodings stay small."""
-        spans, first, most = [], 0, max(CHUNK_VALUES // max(values, 1), 1)
-        chunk = CHUNK_TOKENS if self.fit is None else max(CHUNK_TOKENS // 4, 1)  # their projections stay in the cache
+        spans, first, chunk = [], 0, self._chunk()
+        most = max(CHUNK_VALUES // max(self._size, self.fde_dim), 1)
         if len(bags.tokens) <= chunk and 0 < len(bags) <= most:
             return [(0, len(bags))]
         while first < len(bags):
@@ -503,6 +513,13 @@ class FixedDimensionalEncoder:
 
     def _centred(self, bags: Bags, begin: int, end: int) -> Array:
         """Tokens of a run, less the mean of a fit."""
+        parts = [
+            self._centred_some(bags, begin + some.start, begin + some.stop)
+            for some in slices.steps(max(end - begin, 1), self.dim)
+        ]
+        return slices.joined(parts)
+
+    def _centred_some(self, bags: Bags, begin: int, end: int) -> Array:
         x, fitted = bags.float32(begin, end), self._tables.fitted
         if fitted is None:
             return x
@@ -511,7 +528,9 @@ class FixedDimensionalEncoder:
 
     def _simhash(self, x: Array, partitions: Array) -> None:
         tables, k = self._tables, self.num_simhash_projections
-        backends.current().simhash(x, tables.gaussians, tables.panels, tables.reach, k, partitions)
+        for some in slices.steps(len(x), self.dim * max(self._columns, 1), CALL_WORK):
+            parallel.check()
+            backends.current().simhash(x[some], tables.gaussians, tables.panels, tables.reach, k, partitions[some])
 
     def _partitioned(self, bags: Bags, first: int, last: int) -> tuple[Array, Array]:
         """Tokens of a span of bags, centred, and their partitions."""
@@ -577,13 +596,11 @@ class FixedDimensionalEncoder:
             if not direct:
                 rows[first:last] = target if dtype == "float32" else to_float16(target, first)
 
-        spans = self._spans(bags, 0 if direct else self.fde_dim)
-        parallel.run(part, spans, self._threads(bags, threads))
+        parallel.run(part, self._spans(bags), self._threads(bags, threads))
         return out
 
     def _threads(self, bags: Bags, threads: int | None) -> int:
-        values = 0 if self.fit is None else self.num_repetitions * self._width
-        work = len(bags.tokens) * self.dim * (self._columns + values) + len(bags) * (self._size + self.fde_dim)
+        work = len(bags.tokens) * self.dim * self._multiplied + len(bags) * (self._size + self.fde_dim)
         return parallel.threads_for(threads, work)
 
     def _occupied(self, bags: Bags, first: int, last: int, partitions: Array) -> Array:
@@ -607,10 +624,10 @@ class FixedDimensionalEncoder:
             counts = np.bincount(occupied // total, minlength=last - first)
             return dense.reshape(-1, self._width)[occupied], (occupied % total).astype(np.int32), counts
 
-        parts = parallel.run(part, self._spans(bags, self._size), self._threads(bags, threads))
+        parts = parallel.run(part, self._spans(bags), self._threads(bags, threads))
         if not parts:
             return SparseEncodings(np.empty((0, self._width), np.float32), np.empty(0, np.int32), np.zeros(1, np.int64))
-        values, blocks, counts = (np.concatenate(some) for some in zip(*parts, strict=True))
+        values, blocks, counts = (slices.joined(some) for some in zip(*parts, strict=True))
         return SparseEncodings(values, blocks, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 

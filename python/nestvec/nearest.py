@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
-from .planes import BLOCK, Words, level_widths, padded
+from . import backends, parallel, slices
+from .planes import BLOCK, COPY_ROWS, EVERY, Words, allowed_rows, copy_rows, level_widths, padded, spread
 
 Array = npt.NDArray[Any]
 
@@ -20,17 +20,27 @@ XOR, AND, OR = 0, 1, 2  # what kernels count, as `nestvec.kernels.bits` says
 GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
-SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+COPY, COPIED = 150, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
+SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
 
 class BitPart(NamedTuple):
-    """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty."""
+    """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty.
+
+    `allowed` (m, words) uint64 is as for `nestvec.search.Part`.
+    """
 
     words: Words
     first: int
     last: int
     ids: Array
     base: int
+    allowed: Array = EVERY
+
+    def of_queries(self, queries: slice) -> BitPart:
+        """The same rows as some of the queries may find them."""
+        return self._replace(allowed=self.allowed[queries]) if len(self.allowed) > 1 else self
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,11 @@ class BitTask:
 def query_words(codes: Array, bounds: Array, bits: int) -> Array:
     """Packed codes as a scan of the first `bits` bits reads them: words of each level, zero from `bits` on."""
     ends = np.append(bounds[bounds < bits], bits).astype(np.int64)
+    parts = [_query_words(codes[some], ends) for some in slices.steps(len(codes), codes.shape[1])]
+    return slices.joined(parts or [_query_words(codes, ends)])
+
+
+def _query_words(codes: Array, ends: Array) -> Array:
     plane = Words.allocate(padded(max(len(codes), 1), BLOCK), ends)
     backends.current().pack_words(codes, ends, plane.starts, 0, plane.words)
     widths = level_widths(ends, 64) // 64
@@ -58,17 +73,48 @@ def query_words(codes: Array, bounds: Array, bits: int) -> Array:
 
 
 def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Array, Array]:
-    """Distances (nq, m) int32 and ids int64 of the k nearest, by distance and then id; m is k or the number of rows."""
-    count = len(task.queries)
+    """Distances (nq, m) int32 and ids int64 of the k nearest, by distance and then id; m is at most k.
+
+    Where a query finds fewer than m, what is missing has id -1 and the largest int32.
+    """
+    count, in_order = len(task.queries), _in_order(parts)
+    parts = [some for part in parts if (some := _gathered(part, task)).first < some.last]
     if count == 0 or not parts:
         return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
     if count < 4 * threads:
         shares = _split(parts, threads)
-        return best(parallel.run(partial(_search, task=task), shares, threads), task.k)
+        return best(parallel.run(partial(_search, task=task, in_order=in_order), shares, threads), task.k)
     size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
-    batches = [replace(task, queries=task.queries[at : at + size]) for at in range(0, count, size)]
-    found = parallel.run(lambda some: _search(parts, some), batches, threads)
-    return np.concatenate([d for d, _ in found]), np.concatenate([i for _, i in found])
+
+    def search(at: int) -> tuple[Array, Array]:
+        some = slice(at, at + size)
+        return _search([part.of_queries(some) for part in parts], replace(task, queries=task.queries[some]), in_order)
+
+    found = parallel.run(search, range(0, count, size), threads)
+    return slices.joined([d for d, _ in found]), slices.joined([i for _, i in found])
+
+
+def _in_order(parts: Sequence[BitPart]) -> bool:
+    """Whether ids ascend from row to row."""
+    begins = [part.base + part.first for part in parts]
+    ends = [part.base + part.last for part in parts]
+    return all(part.ids.size == 0 for part in parts) and all(a <= b for a, b in zip(ends, begins[1:], strict=False))
+
+
+def _gathered(part: BitPart, task: BitTask) -> BitPart:
+    """The part, or a copy of the rows that all queries may find, with their ids, where that is sooner scanned."""
+    if len(part.allowed) != 1:
+        return part
+    (count, blocks), queries = spread(part.allowed, part.first, part.last), len(task.queries)
+    if count * max(COPY + queries, COPIED * queries) >= blocks * BLOCK * queries:
+        return part if count else part._replace(last=part.first)
+    rows, source = allowed_rows(part.allowed, part.first, part.last), part.words
+    levels = int(np.searchsorted(source.bounds, task.bits)) + 1
+    copy = Words.allocate(padded(count, BLOCK), source.bounds[:levels])
+    for at in range(0, count, COPY_ROWS):
+        parallel.check()
+        copy_rows(source.views()[:levels], rows[at : at + COPY_ROWS], copy.views(), at)
+    return BitPart(copy, 0, count, part.ids[rows] if part.ids.size else rows + part.base, 0)
 
 
 def _split(parts: Sequence[BitPart], shares: int) -> list[list[BitPart]]:
@@ -115,9 +161,8 @@ class _Lists:
             self.counts[query] = len(kept)
 
 
-def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
-    lists, in_order = _Lists(task), all(part.ids.size == 0 for part in parts)
-    found = []
+def _search(parts: Sequence[BitPart], task: BitTask, in_order: bool) -> tuple[Array, Array]:
+    lists, found = _Lists(task), []
     for part in parts:
         lists.counts[:] = 0
         _scan(part, task, lists, in_order)
@@ -127,12 +172,14 @@ def _search(parts: Sequence[BitPart], task: BitTask) -> tuple[Array, Array]:
 
 def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
     scan = backends.current().scan_bits
-    at, chunk = part.first, BLOCK * 256
+    at, chunk = part.first, max(min(CALL_WORDS // task.queries.size // BLOCK, 256), 1) * BLOCK
     while at < part.last:
+        parallel.check()
         end, begun = min(part.last, at + chunk), perf_counter()
         reached = scan(
             part.words.words, part.words.starts, part.words.bounds, task.bits, task.queries, task.what, task.k,
-            in_order, at, end, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances, lists.counts,
+            in_order, at, end, part.allowed, lists.histograms, lists.limits, lists.totals, lists.rows, lists.distances,
+            lists.counts,
         )  # fmt: skip
         if reached < end:
             lists.shrink(task.k, part.ids)
@@ -149,7 +196,8 @@ def _ordered(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> tup
         places = np.empty(task.bits + 2, np.int64)
         order = backends.current().order_bits
         order(lists.limits, lists.rows, lists.distances, lists.counts, places, rows, distances)
-        return distances, np.where(rows < 0, -1, rows.astype(np.int64) + part.base)
+        named = part.ids[rows] if part.ids.size else rows.astype(np.int64) + part.base
+        return distances, np.where(rows < 0, -1, named)
     distances, ids = np.full((count, k), np.iinfo(np.int32).max, np.int32), np.full((count, k), -1, np.int64)
     for query, found in enumerate(lists.counts):
         rows = lists.rows[query, :found]
@@ -164,6 +212,4 @@ def best(found: Sequence[tuple[Array, Array]], k: int) -> tuple[Array, Array]:
     """Several lists over different rows as one; where one ran out, its places come last."""
     if len(found) == 1:
         return found[0]
-    distances, ids = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
-    order = np.lexsort((ids, distances), axis=1)[:, :k]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
+    return slices.best(found, k)

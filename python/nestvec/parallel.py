@@ -1,24 +1,107 @@
-"""One small thread pool. Kernels release the interpreter lock and take milliseconds, so Python threads are enough."""
+"""One small thread pool, and how calls end early.
+
+Kernels release the interpreter lock and take milliseconds, so Python threads are enough. Between kernel calls `check`
+asks whether to go on: not after a deadline, and not where another thread has failed or met Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import weakref
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from functools import wraps
+from time import monotonic
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
-from .arrays import integer
+from .arrays import integer, seconds
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 SMALL_WORK = 20_000_000  # multiplications that one thread does sooner than two
 
 _pool: ThreadPoolExecutor | None = None
 _owner = (0, 0)
+
+
+class Cancelled(BaseException):
+    """Ends what a helper does for a call that has failed elsewhere; the caller sees that failure."""
+
+
+class Call:
+    """What may end a call early: its deadline, or that it, or one around it, was stopped."""
+
+    __slots__ = ("deadline", "outer", "stopped", "timeout")
+
+    def __init__(self, outer: Call | None, timeout: float = math.inf) -> None:
+        self.outer, self.stopped = outer, False
+        self.timeout, self.deadline = timeout, monotonic() + timeout
+        if outer is not None and outer.deadline < self.deadline:
+            self.timeout, self.deadline = outer.timeout, outer.deadline
+
+    def check(self) -> None:
+        """Raise what ends the call, if anything does."""
+        call: Call | None = self
+        while call is not None:
+            if call.stopped:
+                raise Cancelled
+            call = call.outer
+        if monotonic() > self.deadline:
+            raise TimeoutError(
+                f"no answer within timeout={self.timeout:g} seconds; nothing was changed. Give it a larger timeout, "
+                "fewer queries, rows or dims, or a plan"
+            )
+
+
+class _Active(threading.local):
+    call: Call | None = None
+
+
+_active = _Active()  # of each thread
+
+
+def check() -> None:
+    """Raise TimeoutError after the deadline of the call this thread works for, Cancelled if it was stopped."""
+    call = _active.call
+    if call is not None:
+        call.check()
+
+
+def limited(work: Callable[P, R]) -> Callable[P, R]:
+    """A function whose keyword argument `timeout` sets a deadline for all that it does; of several the first counts."""
+
+    @wraps(work)
+    def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+        timeout = kwargs.get("timeout")
+        if timeout is None:
+            return work(*args, **kwargs)
+        outer = _active.call
+        _active.call = Call(outer, seconds(timeout, "timeout"))
+        try:
+            return work(*args, **kwargs)
+        finally:
+            _active.call = outer
+
+    return timed
+
+
+class Lock:
+    """A lock for each process: ``with lock():``. A forked child finds it free, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, threading.Lock] = {}
+
+    def __call__(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+
+_choosing = Lock()  # of the pool
 
 
 def cores() -> int:
@@ -37,70 +120,132 @@ def threads_for(threads: int | None, work: int) -> int:
 def run(work: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
     """Results of ``work(part)`` for every part, in order, by at most `threads` threads, the calling one among them.
 
-    An exception, Ctrl-C included, cancels the parts not begun, waits for the others and is then raised.
+    An exception, Ctrl-C included, stops the others at their next `check`, waits for them and is then raised.
     """
-    if threads == 1 or len(parts) == 1:
-        return [work(part) for part in parts]
-    queue: SimpleQueue[int] = SimpleQueue()
-    for at in range(len(parts)):
-        queue.put(at)
-    results: dict[int, R] = {}
+    if threads > 1 and len(parts) > 1:
+        return _Crew(work, parts).run(threads - 1)
+    results = []
+    for part in parts:
+        check()
+        results.append(work(part))
+    return results
 
-    def drain() -> None:
-        while True:
+
+class _Crew(Generic[T, R]):
+    """The threads of one `run`: the calling one, and helpers that come when the pool has time."""
+
+    def __init__(self, work: Callable[[T], R], parts: Sequence[T]) -> None:
+        self.work, self.parts = work, parts
+        self.results: list[R | None] = [None] * len(parts)
+        self.call = Call(_active.call)
+        self.lock = threading.Lock()  # of what follows
+        self.begun = self.helpers = 0
+        self.closed = False  # to further helpers
+        self.failure: BaseException | None = None
+        self.alone = threading.Lock()  # released by the last helper after `closed`
+        self.alone.acquire()
+
+    def run(self, workers: int) -> list[R]:
+        """All results, or what went wrong first; no helper is left when this returns, whenever Ctrl-C comes."""
+        entered = ended = False
+        while not ended:
             try:
-                at = queue.get_nowait()
-            except Empty:
+                if not entered:
+                    entered = True
+                    self._hire(workers)
+                    self._drain()
+                self._dismiss()
+                ended = True
+            except BaseException as error:
+                self._fail(error)
+        failure, self.failure = self.failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # else it would keep this frame, and all arrays, until garbage is collected
+        return cast("list[R]", self.results)
+
+    def _hire(self, workers: int) -> None:
+        for _ in range(min(workers, len(self.parts) - 1)):
+            pool = _executor(workers)
+            try:
+                pool.submit(_help, weakref.ref(self))
+            except BaseException as error:
+                _discard(pool)
+                if not isinstance(error, (RuntimeError, MemoryError)):
+                    raise
+                return  # no thread can be started, or the interpreter is shutting down: go on with those there are
+
+    def _drain(self) -> None:
+        outer, _active.call = _active.call, self.call
+        try:
+            while True:
+                with self.lock:
+                    at = self.begun
+                    self.begun += 1
+                if at >= len(self.parts):
+                    return
+                check()
+                self.results[at] = self.work(self.parts[at])
+        finally:
+            _active.call = outer
+
+    def _fail(self, error: BaseException) -> None:
+        self.call.stopped = True
+        with self.lock:
+            if self.failure is None or isinstance(self.failure, Cancelled) or isinstance(error, KeyboardInterrupt):
+                self.failure = error
+
+    def help(self) -> None:
+        """Do parts in another thread, unless the run has ended."""
+        with self.lock:
+            if self.closed:
                 return
-            try:
-                results[at] = work(parts[at])
-            except BaseException:
-                _discard(queue)
-                raise
-
-    futures: list[Future[None]] = []
-    try:
-        for _ in range(min(threads, len(parts)) - 1):
-            futures.append(_executor(threads - 1).submit(drain))
-    except RuntimeError:  # the interpreter is shutting down: whoever still computes does so alone
-        pass
-    try:
-        drain()
-    finally:
-        errors = _wait(futures, queue)
-    for error in filter(None, errors):
-        raise error
-    return [results[at] for at in range(len(parts))]
-
-
-def _wait(futures: list[Future[None]], queue: SimpleQueue[int]) -> list[BaseException | None]:
-    """What the helpers raised. Ctrl-C meanwhile is raised only when none of them runs any more."""
-    running = [future for future in futures if not future.cancel()]
-    interrupt: BaseException | None = None
-    while True:
+            self.helpers += 1
         try:
-            errors = [future.exception() for future in running]
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-            _discard(queue)
-    return errors if interrupt is None else [interrupt]
+            self._drain()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            with self.lock:
+                self.helpers -= 1
+                if self.closed and self.helpers == 0:
+                    self.alone.release()
+
+    def _dismiss(self) -> None:
+        with self.lock:
+            self.closed = True
+        while self.helpers:
+            self.alone.acquire()
 
 
-def _discard(queue: SimpleQueue[int]) -> None:
-    while True:
-        try:
-            queue.get_nowait()
-        except Empty:
-            return
+def _help(crew: weakref.ref[_Crew[T, R]]) -> None:
+    """What the pool does: nothing where the run has ended, whose arrays must not be kept until there is time."""
+    found = crew()
+    if found is not None:
+        found.help()
 
 
 def _executor(workers: int) -> ThreadPoolExecutor:
-    """The pool, made anew after a fork (its threads stay behind in the parent) and when more workers are wanted."""
+    """The pool, made anew after a fork (its threads stay behind in the parent) and when more workers are wanted.
+
+    Threads of one that is replaced end when they have nothing left to do.
+    """
     global _pool, _owner
     from concurrent.futures import ThreadPoolExecutor  # half of the import time of this package, were it above
 
-    if _pool is None or _owner[0] != os.getpid() or _owner[1] < workers:
-        _pool = ThreadPoolExecutor(workers, thread_name_prefix="nestvec")
-        _owner = (os.getpid(), workers)
-    return _pool
+    with _choosing():
+        if _pool is None or _owner[0] != os.getpid() or _owner[1] < workers:
+            _pool = ThreadPoolExecutor(workers, thread_name_prefix="nestvec")
+            _owner = (os.getpid(), workers)
+        return _pool
+
+
+def _discard(pool: ThreadPoolExecutor) -> None:
+    """Begin with a new pool next time: this one may have a thread that it does not know of."""
+    global _pool
+    with _choosing():
+        if _pool is pool:
+            _pool = None
+    pool.shutdown(wait=False)

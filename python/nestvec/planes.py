@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy.typing as npt
 
 BLOCK = 64
 OVERREAD = 1024  # bytes a matrix multiplication may read past the last line of a plane
+TILE = 16
+COPY_ROWS = 16_384  # rows copied at a time: Ctrl-C is answered in between
 
 Array = npt.NDArray[Any]
 
 EVERY = np.empty((0, 0), np.uint64)  # of rows allowed: no word, so every row
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)  # of each byte
 
 
 def padded(count: int, multiple: int) -> int:
@@ -45,6 +49,62 @@ def level_starts(widths: Array, capacity: int) -> Array:
     return np.concatenate(([0], np.cumsum(widths[:-1]))).astype(np.int64) * capacity
 
 
+def level_views(plane: Array, starts: Array, widths: Array, group: int) -> list[Array]:
+    """The levels of a plane as ``(rows / group, width, group, 1)``, given the elements that a row has in each."""
+    capacity = len(plane) // max(int(widths.sum()), 1)
+    return [
+        plane[start : start + capacity * width].reshape(-1, width, group, 1)
+        for start, width in zip(starts.tolist(), widths.tolist(), strict=True)
+    ]
+
+
+def _column_views(columns: Array) -> list[Array]:
+    """An array (..., capacity) as ``(rows / 64, values, 64, 1)``."""
+    flat = columns.reshape(math.prod(columns.shape[:-1]), -1, BLOCK)
+    return [flat.transpose(1, 0, 2)[..., None]]
+
+
+def copy_rows(source: Sequence[Array], rows: Array, target: Sequence[Array], first: int) -> None:
+    """Copy rows, given by number, to `first` and those behind it, from the views of one segment to those of another."""
+    places = np.arange(first, first + len(rows))
+    for a, b in zip(source, target, strict=True):
+        group = a.shape[2]
+        b[places // group, :, places % group] = a[rows // group, :, rows % group]
+
+
+def count_ones(words: Array) -> Array:
+    """One bits of (..., n) words, added up over the last axis: int64."""
+    counts = np.bitwise_count(words) if hasattr(np, "bitwise_count") else _ONES[words.view(np.uint8)]
+    return counts.sum(axis=-1, dtype=np.int64)  # type: ignore[no-any-return]
+
+
+def words_within(allowed: Array, first: int, last: int) -> Array:
+    """The words of a set (1, words) for rows [`first`, `last`), no others; `first` is a multiple of 64, and bit 0."""
+    words = allowed[0, first // BLOCK : padded(last, BLOCK) // BLOCK]
+    if last % BLOCK and last > first:
+        words = words.copy()
+        words[-1] &= np.uint64(2 ** (last % BLOCK) - 1)
+    return words
+
+
+def allowed_rows(allowed: Array, first: int, last: int) -> Array:
+    """Rows of [`first`, `last`) that a set (1, words) has, ascending: int64; all where there is no set."""
+    if len(allowed) == 0:
+        return np.arange(first, last)
+    words = words_within(allowed, first, last)
+    used = np.flatnonzero(words)
+    bits = np.flatnonzero(np.unpackbits(words[used].view(np.uint8), bitorder="little").view(np.bool_))
+    return first + used[bits // BLOCK] * BLOCK + bits % BLOCK
+
+
+def spread(allowed: Array, first: int, last: int) -> tuple[int, int]:
+    """How many rows of [`first`, `last`) a set (1, words) has, or all where there is none, and in how many blocks."""
+    if len(allowed) == 0:
+        return last - first, padded(last - first, BLOCK) // BLOCK
+    words = words_within(allowed, first, last)
+    return int(count_ones(words)), int(np.count_nonzero(words))
+
+
 @dataclass(frozen=True)
 class Words:
     """Sign bits of up to `capacity` rows; see `nestvec.kernels.bits` for the layout."""
@@ -64,6 +124,10 @@ class Words:
         """Bytes held."""
         return int(self.words.nbytes)
 
+    def views(self) -> list[Array]:
+        """As `copy_rows` takes them."""
+        return level_views(self.words, self.starts, level_widths(self.bounds, 64) // 64, BLOCK)
+
 
 @dataclass(frozen=True)
 class SignPlane:
@@ -82,6 +146,10 @@ class SignPlane:
         """Bytes held."""
         return int(self.words.nbytes + self.factors.nbytes)
 
+    def views(self) -> list[Array]:
+        """As `copy_rows` takes them."""
+        return [*self.words.views(), *_column_views(self.factors)]
+
 
 @dataclass(frozen=True)
 class NibblePlane:
@@ -90,18 +158,27 @@ class NibblePlane:
     nibbles: Array
     starts: Array
     factors: Array
+    bounds: Array
 
     @classmethod
     def allocate(cls, capacity: int, bounds: Array) -> NibblePlane:
         """Room for `capacity` rows."""
         widths = level_widths(bounds, 8) // 2
         factors = aligned((3, len(bounds), capacity), np.uint16)
-        return cls(aligned((capacity * int(widths.sum()),), np.uint8), level_starts(widths, capacity), factors)
+        return cls(aligned((capacity * int(widths.sum()),), np.uint8), level_starts(widths, capacity), factors, bounds)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
         return int(self.nibbles.nbytes + self.factors.nbytes)
+
+    def views(self) -> list[Array]:
+        """As `copy_rows` takes them."""
+        words = self.nibbles.view(np.uint32)
+        return [
+            *level_views(words, self.starts // 4, level_widths(self.bounds, 8) // 8, TILE),
+            *_column_views(self.factors),
+        ]
 
 
 @dataclass(frozen=True)
@@ -153,3 +230,23 @@ class Segment:
         """Bytes of all arrays, room included."""
         held = (self.rows, self.codes, self.stats, self.blocks, self.ids, self.signs, self.nibbles)
         return sum(array.nbytes for array in held if array is not None)
+
+    def views(self, bounds: Array) -> list[Array]:
+        """Everything that each row has, besides its id, as `copy_rows` takes it."""
+        found = [self.rows[:, None, None, :]] if len(self.rows) else []
+        if len(self.codes):
+            words = self.codes[: self.codes.size - OVERREAD].view(np.uint32)
+            found += level_views(words, self.starts // 4, level_widths(bounds, 4) // 4, TILE)
+            found += _column_views(self.stats)
+        for plane in (self.signs, self.nibbles):
+            found += [] if plane is None else plane.views()
+        return found
+
+    def settle(self, n: int) -> None:
+        """The maxima of blocks, after `n` rows were copied into a segment that has no others."""
+        if not len(self.codes):
+            return
+        levels, end = len(self.starts), padded(n, BLOCK)
+        self.stats[1 : 1 + 2 * levels, n:end] = 0
+        some = self.stats[1 : 1 + 2 * levels, :end].reshape(2 * levels, -1, BLOCK)
+        self.blocks[:, : end // BLOCK] = some.max(axis=2)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, gather, parallel
+from . import backends, gather, parallel, slices
 from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
 from .planes import BLOCK, EVERY, Segment, aligned, level_widths, padded
@@ -27,8 +27,11 @@ PROBE_ROWS, PROBE_WORK = 4096, 2 * 10**7  # rows and multiplications that show w
 GROUP = 1024  # queries per pass: their codes and candidates then stay in cache
 FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
-PACK_ROWS = 16_384  # rows per temporary plane
-SLICE = 0.08  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+PACK_ROWS = 16_384  # rows per temporary plane, at most
+PACK_VALUES = 2**21
+SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLOW, FAST = 2 * 10**9, 5 * 10**9  # multiplications a second, at least, of exact scores and of int8 codes
+RESCORE_VALUES, RESCORE_COST = 2**23, 128  # read by one call to rescore; what a row costs besides its dims
 EVERYTHING = 2**62
 ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -82,9 +85,7 @@ class Heaps:
 
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
-        order = np.lexsort((self.ids, -self.scores), axis=1)
-        query = np.arange(len(order))[:, None]
-        return self.scores[query, order], self.ids[query, order]
+        return slices.best([(self.scores, self.ids)], self.scores.shape[1], largest=True)
 
     @classmethod
     def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:
@@ -92,10 +93,7 @@ class Heaps:
         if len(parts) == 1:
             return parts[0]
         result = cls(0, k)
-        result.scores = np.concatenate([part.scores for part in parts], axis=1)
-        result.ids = np.concatenate([part.ids for part in parts], axis=1)
-        scores, ids = result.ordered()
-        result.scores, result.ids = scores[:, :k], ids[:, :k]
+        result.scores, result.ids = slices.best([(part.scores, part.ids) for part in parts], k, largest=True)
         for part in parts:
             result.note(part)
         return result
@@ -144,7 +142,9 @@ class Scan:
         self.wide = task.queries.astype(np.float64)
         self.heaps = Heaps(len(task.queries), task.k)
         self.scanned = self.due = 0
-        self.probe = min(max(PROBE_WORK // (len(task.queries) * task.dims) // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
+        work = len(task.queries) * task.dims  # for a row
+        self.probe = min(max(PROBE_WORK // work // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
+        self.most = max(int(SLICE * FAST) // work // BLOCK, 1) * BLOCK  # rows for one call of a kernel
         # for a block in the last probes, by the level at which checks begin; before any, no checks: nothing could be
         # dropped yet
         self.seconds = np.arange(len(bounds), 0, -1.0)
@@ -166,14 +166,20 @@ class Scan:
 
     def _chunk(self, part: Part, first: int, last: int) -> None:
         while first < last:
+            parallel.check()
             begun = first
             if len(self.seconds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
                 first = self._choose_check(part, first)
                 self.due = 4 * (self.scanned + first - begun)
-            first = self._scan(part, first, last, int(np.argmin(self.seconds)))
+            at, end, started = first, min(first + self.most, last), perf_counter()
+            first = self._scan(part, at, end, int(np.argmin(self.seconds)))
+            affordable = (first - at) * SLICE / max(perf_counter() - started, 1e-6)
+            self.most = max(int(affordable) // BLOCK, 1) * BLOCK
             self.scanned += first - begun
             # candidates are numbered within their segment, and a full buffer must be emptied to go on
-            self._rescore(part.segment, EVERYTHING if first < last or last == part.last else self.task.k)
+            full = first < end
+            if full or first == last:
+                self._rescore(part.segment, EVERYTHING if full or last == part.last else self.task.k)
 
     def _scan(self, part: Part, first: int, last: int, check: int) -> int:
         p, segment = self.packed, part.segment
@@ -203,10 +209,28 @@ class Scan:
         return first
 
     def _rescore(self, segment: Segment, take: int) -> None:
+        """Score the most promising candidates, up to `take` for each query, as many in a call as `most` rows allow."""
+        counts, most = self.packed.counts, max(RESCORE_VALUES // (self.task.dims + RESCORE_COST), 4)
+        group = len(counts)  # queries
+        if self.packed.rows.size > most:
+            group = max(most // max(min(int(counts.max()), take), 1), 1)
+        for query in range(0, len(counts), group):
+            left = take
+            while left > 0:
+                parallel.check()
+                asked = min(left, most)
+                done = self._rescore_some(segment, slice(query, query + group), asked)
+                self.heaps.rescored += done
+                left = left - done if group == 1 and done >= asked else 0
+
+    def _rescore_some(self, segment: Segment, some: slice, take: int) -> int:
         p = self.packed
-        self.heaps.rescored += self.rescore(
-            self.wide, segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take, p.multiply, p.offset,
-            p.thresholds, p.rows, p.upper, p.counts, self.heaps.scores, self.heaps.ids,
+        return int(
+            self.rescore(
+                self.wide[some], segment.rows, self.task.dims, self.metric, segment.ids, segment.base, take,
+                p.multiply[some], p.offset[some], p.thresholds[some], p.rows[some], p.upper[some], p.counts[some],
+                self.heaps.scores[some], self.heaps.ids[some],
+            )
         )  # fmt: skip
 
 
@@ -232,9 +256,14 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
             heaps = parallel.run(partial(_search, task=some, bounds=bounds), split_rows(own, threads), threads)
             found.append(Heaps.merged(heaps, task.k).ordered())
     else:
-        batches = list(split_queries(task, parts, min(GROUP, padded(-(-count // threads), 32))))
+        batches = list(split_queries(task, parts, min(_group(task.dims), padded(-(-count // threads), 32))))
         found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds).ordered(), batches, threads)
-    return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
+    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found])
+
+
+def _group(dims: int) -> int:
+    """Queries per pass, fewer where a block of rows would take long."""
+    return max(min(GROUP, int(SLICE * FAST) // (BLOCK * dims)), 32)
 
 
 def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
@@ -244,7 +273,7 @@ def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Ex
     begun = perf_counter()
     if count == 0:
         return Explanation(())
-    for some, own in split_queries(task, parts, 1 if count < FEW else GROUP):
+    for some, own in split_queries(task, parts, 1 if count < FEW else _group(task.dims)):
         done.note(_search(own, some, bounds))
     seconds = (perf_counter() - begun) / count
     rows = sum(gather.pairs(part, queries) for part, queries in done.scanned) / count
@@ -324,30 +353,42 @@ def _read(parts: Sequence[Part], task: Task) -> Heaps:
     heaps.read = [(part, len(task.queries)) for part in parts]
     wide = task.queries.astype(np.float64)
     topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
+    most = int(SLICE * SLOW / task.dims)  # pairs of a row and a query for one call of a kernel
     for part in parts:
-        segment, step = part.segment, gather.rows_per_call(part, len(wide), int(SLICE * 2e9) // task.dims)
-        for at in range(part.first, part.last, step):
+        segment, step = part.segment, gather.rows_per_call(part, len(wide), most)
+        at = part.first
+        while at < part.last:
+            parallel.check()
             end = min(part.last, at + step)
+            while end - at > BLOCK and gather.crowded(part, at, end, len(wide), 2 * most):
+                end = at + padded((end - at) // 2, BLOCK)  # those allowed are close together here
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
                 part.words(at, end), heaps.scores, heaps.ids,
             )  # fmt: skip
+            at = end
     return heaps
 
 
 def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
     """Planes over exactly the searched dims, made for this search a few thousand rows at a time."""
-    bounds = np.asarray([task.dims], np.int64)
-    scan = Scan(task, bounds)
+    scan = Scan(task, np.asarray([task.dims], np.int64))
+    step = max(min(PACK_ROWS, PACK_VALUES // task.dims // BLOCK * BLOCK), BLOCK)
     for part in parts:
-        for piece in gather.pieces(part, task.dims, PACK_ROWS):
-            some = piece.segment
-            made = Segment.allocate(some.rows, padded(piece.last, BLOCK), bounds, some.ids, some.base)
-            values = widened(some.rows, task.row_type)
-            scan.kernels.pack_rows(values, bounds, made.starts, 0, made.codes, made.stats, made.blocks)
-            scan.run([replace(piece, segment=made)])
+        for piece in gather.pieces(part, task.dims, step):
+            parallel.check()
+            scan.run([packed_part(piece, task)])
     scan.heaps.scanned = [(part, len(task.queries)) for part in parts]
     return scan.heaps
+
+
+def packed_part(piece: Part, task: Task) -> Part:
+    """A part without planes, with one over the searched dims."""
+    some, bounds = piece.segment, np.asarray([task.dims], np.int64)
+    made = Segment.allocate(some.rows, padded(piece.last, BLOCK), bounds, some.ids, some.base)
+    values = widened(some.rows, task.row_type)
+    backends.current().pack_rows(values, bounds, made.starts, 0, made.codes, made.stats, made.blocks)
+    return replace(piece, segment=made)
 
 
 def widened(rows: Array, row_type: str) -> Array:
@@ -386,11 +427,22 @@ def kept(
 
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
     """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
+    count, n = scores.shape
+    found = np.empty((count, k), np.float32)
+    named = ids if n == k else np.empty((count, k), np.int64)
     with np.errstate(all="ignore"):
-        found = (-scores if metric == "l2" else scores).astype(np.float32)
-    missing = k - scores.shape[1]
-    if missing:
-        worst = np.inf if metric == "l2" else -np.inf
-        found = np.pad(found, ((0, 0), (0, missing)), constant_values=worst)
-        ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
-    return found, ids
+        for some in slices.steps(count, k):
+            found[some, :n] = -scores[some] if metric == "l2" else scores[some]
+            found[some, n:] = np.inf if metric == "l2" else -np.inf
+            if n < k:
+                named[some, :n], named[some, n:] = ids[some], -1
+    return found, named
+
+
+def as_ranges(found: Sequence[tuple[Array, Array]], metric: str) -> tuple[Array, Array, Array]:
+    """Results of each query as `lims`, float32 scores or distances, and ids."""
+    lims = np.cumsum([0, *(len(ids) for _, ids in found)], dtype=np.int64)
+    values = slices.converted(slices.joined([np.empty(0), *(scores for scores, _ in found)]), np.float32)
+    if metric == "l2":
+        np.negative(values, out=values)
+    return lims, values, slices.joined([np.empty(0, np.int64), *(ids for _, ids in found)])

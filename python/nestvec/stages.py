@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import backends, parallel
+from . import backends, parallel, slices
 from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
-from .planes import BLOCK, EVERY, Segment, padded
-from .search import EVERYTHING, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
+from .planes import BLOCK, Segment, allowed_rows, padded, spread
+from .search import EVERYTHING, RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 
 Array = npt.NDArray[Any]
 
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
-CALL_BYTES = 2**27  # read by one call of a kernel: Ctrl-C is answered between calls
+LISTED = {"b1": 1.5, "i4": 3.0, "i8": 3.0}  # rows allowed a block that has any: where fewer, they are listed
+CALL_BYTES = 2**25  # read by one call of a kernel: Ctrl-C is answered between calls
+LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a row costs besides its bytes
 
 
 class Shortlist:
@@ -41,6 +43,14 @@ class Shortlist:
     def keep(self, count: int) -> None:
         """Leave the `count` best."""
         backends.current().keep_best(self.rows, self.sums, self.values, self.counts, count)
+
+    @classmethod
+    def of(cls, rows: Array) -> Shortlist:
+        """Rows of which nothing else is known."""
+        result = cls(len(rows))
+        result.rows[:] = rows
+        result.counts[0] = len(rows)
+        return result
 
     @classmethod
     def joined(cls, parts: Sequence[Shortlist]) -> Shortlist:
@@ -62,6 +72,15 @@ class Meter:
     seconds: list[float]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What a query may find: parts with at most one set each, how many rows, and those where they are to be listed."""
+
+    parts: list[Part]
+    total: int
+    rows: Array | None
+
+
 class Run:
     """A batch of queries, coded for each stage of a plan; `search` runs one of them."""
 
@@ -73,36 +92,56 @@ class Run:
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
         ]
+        self.shared = self._reach(0) if all(len(part.allowed) <= 1 for part in parts) else None
 
     def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
         """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
         begun = perf_counter()
         heaps: Heaps | None = None
-        found = Shortlist(0)
+        found, reach = Shortlist(0), self.shared or self._reach(query)
         for number, step in enumerate(self.steps):
             last = number == len(self.steps) - 1
-            meter.rows[number] += len(found) if number else self.offsets[-1]
+            meter.rows[number] += len(found) if number else reach.total
             if step.code == "raw":
-                heaps = self._raw(query, step, found if number else None, threads, named=last)
+                heaps = (
+                    self._raw(query, step, found, named=last)
+                    if number
+                    else self._exact(query, step, reach.parts, threads, named=last)
+                )
                 if not last:
                     found = self._listed(heaps)
             else:
-                found = self._list(query, number, found) if number else self._first(query, threads)
+                found = self._list(query, number, found) if number else self._first(query, reach, threads)
                 found.keep(step.keep)
             now = perf_counter()
             meter.seconds[number] += now - begun
             begun = now
         return heaps.ordered() if heaps and self.steps[-1].code == "raw" else self._estimated(query, found)
 
-    def _first(self, query: int, threads: int) -> Shortlist:
-        shares = split_rows(self.parts, threads)
+    def _reach(self, query: int) -> Reach:
+        parts = [part.of_queries(slice(query, query + 1)) for part in self.parts]
+        counts = [spread(part.allowed, part.first, part.last) for part in parts]
+        total, blocks = (sum(some) for some in zip((0, 0), *counts, strict=True))
+        if total >= LISTED.get(self.steps[0].code, 0) * blocks:
+            return Reach(parts, total, None)
+        rows = [
+            allowed_rows(part.allowed, part.first, part.last) + offset
+            for part, offset in zip(parts, self.offsets, strict=False)
+        ]
+        return Reach(parts, total, np.concatenate(rows))
+
+    def _first(self, query: int, reach: Reach, threads: int) -> Shortlist:
+        if reach.rows is not None:
+            lists = [Shortlist.of(rows) for rows in np.array_split(reach.rows, threads)]
+            return Shortlist.joined(parallel.run(partial(self._list, query, 0), lists, threads))
+        shares = split_rows(reach.parts, threads)
         numbers = {id(part.segment): number for number, part in enumerate(self.parts)}
         located = [[(part, self.offsets[numbers[id(part.segment)]]) for part in share] for share in shares]
         return Shortlist.joined(parallel.run(partial(self._scan, query), located, threads))
 
     def _scan(self, query: int, parts: Sequence[tuple[Part, int]]) -> Shortlist:
         keep = self.steps[0].keep
-        total = sum(part.last - part.first for part, _ in parts)
+        total = sum(spread(part.allowed, part.first, part.last)[0] for part, _ in parts)
         expected, least = float(keep), -np.inf
         if total >= max(SAMPLE_FROM, 8 * keep):
             expected, least = self._sampled(query, parts, total)
@@ -121,6 +160,8 @@ class Run:
         scanned = sum(BLOCK * -(-(part.last - part.first) // stride) for part, _ in parts)
         found = Shortlist(scanned + BLOCK)
         self._scan_parts(query, parts, -np.inf, found, stride)
+        if len(found) == 0:  # no block of the sample has a row allowed
+            return float(keep), -np.inf
         rank = len(found) * keep / total
         rank = int(rank + 3 * rank**0.5 + 4)
         share = len(found) / total
@@ -137,10 +178,11 @@ class Run:
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
+                parallel.check()
                 before, end = len(found), min(part.last, at + rows_per_call)
                 at = scan(
-                    *fixed, *coded, least, at, end, stride, EVERY.ravel(), found.rows, found.sums, found.values,
-                    found.counts,
+                    *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
+                    found.values, found.counts,
                 )  # fmt: skip
                 if offset:
                     found.rows[before : len(found)] += offset
@@ -152,31 +194,32 @@ class Run:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
         if step.begin == 0:
             found.sums[: len(found)] = 0
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, LIST_BYTES // (self.row_bytes(step) + LIST_COST)):
+            parallel.check()
             (codes, starts, bounds, levels, *factors), coded = self._arguments(query, number, part)
             rows = found.rows[first:last] - np.int32(offset)
             sums, values = found.sums[first:last], found.values[first:last]
             listing(codes, starts, bounds, step.begin, levels, *factors, *coded, rows, sums, values)
         return found
 
-    def _by_part(self, found: Shortlist) -> list[tuple[Part, int, int, int]]:
-        """Parts with rows listed: where their numbering starts, and which places of the list, ascending, are theirs."""
-        cuts = np.searchsorted(found.rows[: len(found)], self.offsets)
+    def _by_part(self, found: Shortlist, most: int) -> list[tuple[Part, int, int, int]]:
+        """Parts with rows listed, where their numbering starts, and up to `most` places of the list that are theirs."""
+        cuts = np.searchsorted(found.rows[: len(found)], self.offsets).tolist()
+        most = max(most, 1)
         return [
-            (part, offset, int(first), int(last))
+            (part, offset, at, min(at + most, last))
             for part, offset, first, last in zip(self.parts, self.offsets[:-1], cuts[:-1], cuts[1:], strict=True)
-            if first < last
+            for at in range(first, last, most)
         ]
 
-    def _raw(self, query: int, step: Step, found: Shortlist | None, threads: int, *, named: bool) -> Heaps:
-        """Exact scores of the rows listed, or of all, and their ids, or their numbers."""
-        if found is None:
-            return self._exact(query, step, threads, named=named)
+    def _raw(self, query: int, step: Step, found: Shortlist, *, named: bool) -> Heaps:
+        """Exact scores of the rows listed, and their ids, or their numbers."""
         heaps = Heaps(1, step.keep)
         rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
         metric, one = METRICS[self.task.metric], np.ones(1)
         wide = self.task.queries[query : query + 1].astype(np.float64)
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
+            parallel.check()
             segment = part.segment
             ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
             rows = (found.rows[first:last] - np.int32(offset))[None]
@@ -187,12 +230,11 @@ class Run:
             )  # fmt: skip
         return heaps
 
-    def _exact(self, query: int, step: Step, threads: int, *, named: bool) -> Heaps:
+    def _exact(self, query: int, step: Step, parts: list[Part], threads: int, *, named: bool) -> Heaps:
         """The exact search, as the first stage of a plan."""
-        parts = self.parts
         if not named:
             parts = [
-                Part(replace(part.segment, ids=part.segment.ids[:0], base=offset), part.first, part.last)
+                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=offset))
                 for part, offset in zip(parts, self.offsets, strict=False)
             ]
         at_level = self.frame.bounds[step.levels - 1] == step.dims
@@ -205,18 +247,14 @@ class Run:
 
     def _listed(self, heaps: Heaps) -> Shortlist:
         """Rows of heaps, ascending."""
-        found = Shortlist(heaps.ids.shape[1])
-        rows = np.sort(heaps.ids[0][heaps.ids[0] >= 0])
-        found.counts[0] = len(rows)
-        found.rows[: len(rows)] = rows
-        return found
+        return Shortlist.of(np.sort(heaps.ids[0][heaps.ids[0] >= 0]))
 
     def _estimated(self, query: int, found: Shortlist) -> tuple[Array, Array]:
         """What the last stage estimated, as scores, best first."""
         coded = self.coded[-1]
         assert coded is not None
         heaps = Heaps(1, self.steps[-1].keep)
-        for part, offset, first, last in self._by_part(found):
+        for part, offset, first, last in self._by_part(found, len(found)):
             rows = found.rows[first:last].astype(np.int64) - offset
             segment = part.segment
             heaps.ids[0, first:last] = segment.ids[rows] if segment.ids.size else rows + segment.base
@@ -274,7 +312,7 @@ def run_plan(
         StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run.row_bytes(step), seconds / count)
         for step, rows, seconds in zip(steps, meter.rows, meter.seconds, strict=True)
     )
-    return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found]), Explanation(report)
+    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found]), Explanation(report)
 
 
 def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, frame: Frame) -> tuple[Array, Array]:
@@ -290,6 +328,7 @@ def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, fram
     spread = np.where(norms > 0, 1.0, 0.0) if task.metric == "cosine" else norms * (2 if task.metric == "l2" else 1)
     listing = getattr(backends.current(), f"list_{code}")
     for at, (segment, row) in enumerate(located):
+        parallel.check()
         codes, starts, bounds, levels, factors, lifted = plane_arguments(
             Part(segment, 0, row + 1), code, level + 1, task.metric, frame.bounds
         )

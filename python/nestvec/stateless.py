@@ -7,16 +7,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, backends, parallel
-from .parallel import threads_for
+from . import arrays, backends, parallel, slices
+from .parallel import limited, threads_for
 from .planes import Segment
-from .search import PACK_ROWS, ROW_SUFFIX, Part, Task, as_results, top_k
+from .search import ROW_SUFFIX, SLICE, SLOW, Part, Task, as_results, top_k
 
 Array = npt.NDArray[Any]
 
+CACHED, LARGEST = 2**18, 2**22  # values of rows scored at a time: in the cache for many queries, more for few
 
+
+@limited
 def prefix_topk(
-    q: Any, x: Any, k: int, *, dims: int | None = None, metric: str = "ip", threads: int | None = None
+    q: Any,
+    x: Any,
+    k: int,
+    *,
+    dims: int | None = None,
+    metric: str = "ip",
+    threads: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Array, Array]:
     """The k best rows of `x` for each query, exactly, over the leading `dims`.
 
@@ -36,6 +46,8 @@ def prefix_topk(
     metric : {"ip", "l2", "cosine"}
     threads : int, optional
         Default: all cores this process may use, one for little work.
+    timeout : float, optional
+        Seconds after which the search ends with a TimeoutError, between two steps of some milliseconds.
 
     Returns
     -------
@@ -50,6 +62,8 @@ def prefix_topk(
         Shapes that do not fit, k < 1, `dims` out of range, NaN or Inf (row and column named).
     TypeError
         A dtype that holds no real numbers.
+    TimeoutError
+        After `timeout`.
 
     Examples
     --------
@@ -97,16 +111,18 @@ def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip"
     queries, rows, row_type, dims = _pair(q, x, dims, metric)
     out = np.empty((len(queries), len(rows)), np.float32)
     score = getattr(backends.current(), f"scores_{ROW_SUFFIX[row_type]}")
-    wide = queries.astype(np.float64)
+    wide = slices.converted(queries, np.float64)
 
-    def part(first: int) -> None:
-        piece = rows[first : first + PACK_ROWS]
-        some = np.empty((len(wide), len(piece)), np.float32)
-        score(wide, piece, dims, arrays.METRICS[metric], some)
-        out[:, first : first + PACK_ROWS] = -some if metric == "l2" else some
+    def part(piece: slice) -> None:
+        for some in slices.steps(len(wide), (piece.stop - piece.start) * dims, int(SLICE * SLOW)):
+            parallel.check()
+            found = np.empty((some.stop - some.start, piece.stop - piece.start), np.float32)
+            score(wide[some], rows[piece], dims, arrays.METRICS[metric], found)
+            slices.copy(-found if metric == "l2" else found, out[some, piece])
 
     workers = threads_for(threads, len(queries) * len(rows) * dims)
-    parallel.run(part, range(0, len(rows), PACK_ROWS), workers)
+    values = max(CACHED, min(LARGEST, int(SLICE * SLOW) // max(len(wide), 1)))
+    parallel.run(part, list(slices.steps(len(rows), dims, values)), workers)
     return out
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .bits import count_bits, order_bits, pack_words, scan_bits, sign_bits
+from .checksum import crc32c
 from .codes import pack_nibbles, pack_signs
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
 from .estimate import list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
@@ -45,6 +46,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "narrow_bf16": narrow_bf16,
     "first_nonfinite": first_nonfinite,
     "sum_bytes": sum_bytes,
+    "crc32c": crc32c,
     "pack_rows": pack_rows,
     "pack_queries": pack_queries,
     "scan": scan,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .lanes import BLOCK, njit
+from .lanes import BLOCK, allows, allows_none, njit, set_of
 
 XOR, AND, OR = 0, 1, 2  # what `count_bits` counts
 
@@ -166,6 +166,7 @@ def scan_bits(
     in_order: bool,
     first: int,
     last: int,
+    allowed: Any,
     histograms: Any,
     limits: Any,
     totals: Any,
@@ -185,6 +186,9 @@ def scan_bits(
         As for `count_bits`.
     in_order : bool
         Ids ascend with rows: a row at the limit is then no use once there are k rows within it.
+    allowed : (m, words) uint64
+        Rows that may be appended, row r by bit ``r % 64`` of word ``r // 64``: m is 0 (all may), 1 (one set for all
+        queries) or nq.
     histograms : (nq, bits + 1) int32;  limits : (nq,) int32;  totals : (nq,) int64
         Counts by distance, `bits` at first, and the number of rows appended within the limit.
     rows, distances : (nq, room) int32;  counts : (nq,) int64
@@ -201,8 +205,13 @@ def scan_bits(
             return block
         size = min(BLOCK, last - block)
         for query in range(queries.shape[0]):
+            some = set_of(allowed, query)
+            if allows_none(some, block):
+                continue
             _count_block(words, starts, bounds, bits, queries[query], what, block, near)
             for i in range(size):
+                if not allows(some, block + i):
+                    continue
                 distance = np.int64(near[i])
                 if what == AND:
                     distance = bits - distance

@@ -19,7 +19,7 @@ import numpy as np
 
 from .bits import popcount, word_width
 from .codes import nibble_width
-from .lanes import BLOCK, L2, LINE, TILE, allows, level_width, njit, query_width
+from .lanes import BLOCK, L2, LINE, TILE, allows, allows_none, level_width, njit, query_width
 from .scan import HALF, UNIT, _load_terms, _spread
 
 HUGE = np.float32(3e38)
@@ -75,7 +75,7 @@ def scan_b1(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
-        if allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0):
+        if allows_none(allowed, block):
             continue
         some[:] = 0
         at = 0
@@ -161,7 +161,7 @@ def scan_i4(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
-        if allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0):
+        if allows_none(allowed, block):
             continue
         some[:] = 0
         for tile in range(0, BLOCK, TILE):
@@ -233,7 +233,7 @@ def scan_i8(
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
             return block
-        if allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0):
+        if allows_none(allowed, block):
             continue
         some[:] = 0
         for tile in range(0, BLOCK, TILE):

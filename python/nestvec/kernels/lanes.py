@@ -95,6 +95,20 @@ def allows(allowed: Any, row: int) -> bool:
 
 
 @njit
+def allows_none(allowed: Any, block: int) -> bool:
+    """Whether a set has no row of a block."""
+    return allowed.shape[0] > 0 and allowed[block // BLOCK] == np.uint64(0)  # type: ignore[no-any-return]
+
+
+@njit
+def set_of(allowed: Any, query: int) -> Any:
+    """The set of one query among none, one for all, or one for each: (m, words) uint64."""
+    if allowed.shape[0] == 0:
+        return allowed.reshape(-1)
+    return allowed[query if allowed.shape[0] > 1 else 0]
+
+
+@njit
 def may_find(allowed: Any, query: int, row: int) -> bool:
     """Whether a query may find a row: `allowed` (m, words) holds one set for each query, one for all, or none."""
     if allowed.shape[0] == 0:

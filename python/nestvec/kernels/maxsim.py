@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .exact import dot, load_bf16, load_f16, load_f32
-from .lanes import GROW, LANES, fold, inline, njit
+from .lanes import GROW, LANES, fold, inline, njit, set_of
 
 PANEL = 16  # query tokens side by side
 BAG_TINY = 1e-30
@@ -184,6 +184,7 @@ def scan_bags(
     query_bounds: Any,
     first: int,
     last: int,
+    allowed: Any,
     out: Any,
 ) -> None:
     """Upper bounds on the MaxSim of every query with the documents [`first`, `last`).
@@ -203,16 +204,26 @@ def scan_bags(
         Query i has panels [``query_panels[i]``, ``query_panels[i + 1]``).
     query_bounds : (2, nq) float32
         What the largest error and the largest norm of a document are multiplied by.
+    allowed : (m, documents) uint8
+        Documents that may be found, a byte each, 0 or 1: m is 0 (all may), 1 (one set for all queries) or nq. Tokens of
+        a document that no query may find are not read.
     out : (nq, last - first) float32
-        -inf for documents without tokens, inf where float32 does not reach.
+        -inf for documents without tokens or not allowed, inf where float32 does not reach.
     """
     best = np.empty((query_steps.shape[0], PANEL), np.float32)
     lanes = np.empty(PANEL, np.float32)
     for bag in range(first, last):
+        if offsets[bag] == offsets[bag + 1] or _barred(allowed, bag):
+            out[:, bag - first] = np.float32(-np.inf)
+            continue
         best[:] = np.float32(-np.inf)
         for t in range(offsets[bag], offsets[bag + 1]):
             _bag_products(codes[t], scales[t], sums[t], query_codes, best)
         for query in range(out.shape[0]):
+            some = set_of(allowed, query)
+            if some.shape[0] > 0 and some[bag] == 0:
+                out[query, bag - first] = np.float32(-np.inf)
+                continue
             lanes[:] = np.float32(0)
             for panel in range(query_panels[query], query_panels[query + 1]):
                 for i in range(PANEL):
@@ -222,10 +233,13 @@ def scan_bags(
                 + np.float32(query_bounds[1, query] * bounds[1, bag])
             )
             total = np.float32(np.float32(_fold32(lanes) + slack) + np.float32(1e-36))
-            if offsets[bag] == offsets[bag + 1]:
-                out[query, bag - first] = np.float32(-np.inf)
-            else:
-                out[query, bag - first] = total if abs(total) <= FINITE else np.float32(np.inf)
+            out[query, bag - first] = total if abs(total) <= FINITE else np.float32(np.inf)
+
+
+@njit
+def _barred(allowed: Any, bag: int) -> bool:
+    """Whether no query may find a document."""
+    return allowed.shape[0] > 0 and not np.any(allowed[:, bag])
 
 
 @njit
