@@ -55,6 +55,11 @@ def rows_per_call(part: Part, queries: int, scores: int) -> int:
     return max(BLOCK, rows * scores // max(pairs(part, queries), 1) // BLOCK * BLOCK)
 
 
+def crowded(part: Part, first: int, last: int, queries: int, most: int) -> bool:
+    """Whether the queries may find more than so many of the rows [`first`, `last`), all together."""
+    return (last - first) * queries > most and pairs(replace(part, first=first, last=last), queries) > most
+
+
 def few(parts: Sequence[Part], task: Task, packed: bool) -> Array:
     """Which of the queries may find so few rows that reading those costs less than their share of a scan.
 
