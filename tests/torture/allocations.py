@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from subjects import STATELESS, SUBJECTS, Subject, bits
 
 from nestvec import parallel
+from subjects import STATELESS, SUBJECTS, Subject, bits
 
 STEPS = (0, 2, 5, 8, 9, 11)  # that meet failures: rows in a new index, block, segment; remove, update, compact
 
