@@ -16,7 +16,7 @@ from .tombstones import WORD, from_bools, to_bools, with_bits
 
 Array = npt.NDArray[Any]
 
-MASKED = 2**25  # booleans made into bits at a time
+MASKED = 2**22  # booleans made into bits at a time
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _looked_up(masks: Array, run: Run) -> Array:
         )
     ids = run.ids[: run.n]
     known = ids < size
-    return masks[:, np.where(known, ids, 0)] & known if size else np.zeros((len(masks), run.n), bool)
+    return np.take(masks, np.where(known, ids, 0), axis=1) & known if size else np.zeros((len(masks), run.n), bool)
 
 
 def _in_range(run: Run, given: range | slice) -> Array:
