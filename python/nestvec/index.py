@@ -423,8 +423,9 @@ class NestedIndex(Container[Segment]):
         task = self._task(contents, q, 1, dims)
         self._refuse_cut(code, task.dims)
         located: list[Any] = [None] * len(slots)
-        for segment, rows, here in contents.located(slots):
-            for row, at in zip(rows.tolist(), here.tolist(), strict=True):
+        for first, segment, n in self._reader_parts(contents):
+            here = np.flatnonzero((slots >= first) & (slots < first + n))
+            for row, at in zip((slots[here] - first).tolist(), here.tolist(), strict=True):
                 located[at] = segment, row
         values, errors = estimate(located, task, code, contents.frame)
         with np.errstate(over="ignore"):

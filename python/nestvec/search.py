@@ -353,14 +353,14 @@ def _read(parts: Sequence[Part], task: Task) -> Heaps:
     heaps.read = [(part, len(task.queries)) for part in parts]
     wide = task.queries.astype(np.float64)
     topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
-    most = SLICE * SLOW / task.dims  # pairs of a row and a query for one call of a kernel
+    most = int(SLICE * SLOW / task.dims)  # pairs of a row and a query for one call of a kernel
     for part in parts:
-        segment, step = part.segment, gather.rows_per_call(part, len(wide), int(most))
+        segment, step = part.segment, gather.rows_per_call(part, len(wide), most)
         at = part.first
         while at < part.last:
             parallel.check()
             end = min(part.last, at + step)
-            while end - at > BLOCK and gather.pairs(replace(part, first=at, last=end), len(wide)) > 2 * most:
+            while end - at > BLOCK and gather.crowded(part, at, end, len(wide), 2 * most):
                 end = at + padded((end - at) // 2, BLOCK)  # those allowed are close together here
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,

@@ -1,4 +1,4 @@
-"""Load and search files made of a good one: each load must end in an error or, if nothing was changed, the same answers.
+"""Load and search files made of a good one: each load ends in an error or, if nothing was changed, the same answers.
 
 python mutate.py FILE FOLDER FIRST LAST STEP
 
