@@ -6,6 +6,7 @@ python smoke.py {compiled,numba,python}
 from __future__ import annotations
 
 import sys
+import tempfile
 
 import numpy as np
 
@@ -39,6 +40,15 @@ def main(expected: str) -> None:
     _, I = index.search(q, 7, plan=[nv.Stage("b1", keep=len(x)), nv.Stage("raw")])
     if not np.array_equal(I, index.search(q, 7)[1]):
         sys.exit("a plan that keeps every row differs from exact search")
+    _, I = index.search(q, 7, filter=range(100, 200))
+    index.remove(range(200, 300))
+    index.remove(range(100))
+    if not np.array_equal(I, index.search(q, 7)[1]):
+        sys.exit("a filter differs from removing the others")
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(f"{folder}/index.nv")
+        if not np.array_equal(I, nv.load(f"{folder}/index.nv").search(q, 7)[1]):
+            sys.exit("an index differs after it was saved")
     docs = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(40, projection_dim=8))
     docs.add((x, [first for first, _ in PAIRS] + [300]))
     D, I = docs.search(q, 4, exact=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 import os
 import pickle
@@ -494,6 +495,7 @@ ROWS: dict[str, tuple[Change, str]] = {
     "levels text": (meta(levels="ab"), "a level must be an integer"),
     "levels number": (meta(levels=7), "levels must be a sequence"),
     "no levels": (meta(levels=[]), "has metadata that no .* writes"),
+    "next id true": (meta(next_id=True), "next_id must be an integer"),
     "something more": (meta(more=1), "has metadata that no .* writes"),
     "ids missing": (without("ids"), "lacks section 'ids'"),
     "fewer ids": (replaced("ids", lambda a: a[:-1]), "ids are missing"),
@@ -537,6 +539,7 @@ NESTED: dict[str, tuple[Change, str]] = ROWS | SHORTER | {
     "codes no list": (meta(codes=5), "not iterable"),
     "centered perhaps": (meta(center="no"), "has metadata that no NestedIndex writes"),
     "rotated": (meta(rotate=2), "has metadata that no NestedIndex writes"),
+    "centered by number": (meta(center=1), "has metadata that no NestedIndex writes"),
     "center not finite": (put("center", 0, np.nan), "a center beyond"),
     "center infinite": (put("center", 3, -np.inf), "a center beyond"),
     "center far away": (put("center", 19, 1e50), "a center beyond"),
@@ -660,3 +663,38 @@ def test_rows_that_were_removed_may_have_any_id(tmp_path: Path) -> None:
     same(answers(other), answers(index))
     other.remove([6])
     assert other.ids.tolist() == [5, 7]
+
+
+def test_a_reader_of_the_documentation() -> None:
+    """docs/format.md, taken literally, finds every row by its id."""
+    index = changed(nv.NestedIndex(D, (6,), codes=("b1", "i4"), center=False))
+    _, given, sections = apart(files.to_bytes(index))
+    bounds = [0, *given["levels"]]
+    found, slot, row, at = {}, 0, 0, 0
+    for n, base, listed in sections["segments"].tolist():
+        room = -(-n // 64) * 64
+        for r in range(n):
+            removed = int(sections["removed"][(slot + r) // 64]) >> (slot + r) % 64 & 1
+            if not removed:
+                found[int(sections["ids"][at + r]) if listed else base + r] = slot, room, r, row + r
+        slot, row, at = slot + room, row + n, at + n * listed
+    assert sorted(found) == sorted(index.ids.tolist())
+    for one, (first, room, r, place) in found.items():
+        x = sections["rows"][place]
+        np.testing.assert_array_equal(x, index.reconstruct(one))
+        bits, codes, halves = [], [], []
+        word, byte, half = 0, 0, 0  # where the level begins, in elements of a row
+        for begin, end in itertools.pairwise(bounds):
+            words, wide, high = -(-(end - begin) // 64), -(-(end - begin) // 4) * 4, -(-(end - begin) // 8) * 4
+            for j in range(end - begin):
+                of_word = first * 2 + room * word + r // 64 * 64 * words + j // 64 * 64 + r % 64
+                bits.append(int(sections["signs"][of_word]) >> (63 - j % 64) & 1)
+                line = first * 24 + room * byte + r // 16 * 16 * wide + j // 4 * 64 + r % 16 * 4 + j % 4
+                codes.append(int(sections["codes"][line]) - 128)
+                line = first * 12 + room * half + r // 16 * 16 * high + j // 8 * 64 + r % 16 * 4 + j % 4
+                halves.append(int(sections["nibbles"][line]) >> (j % 8 // 4 * 4) & 15)
+            word, byte, half = word + words, byte + wide, half + high
+        scale = sections["stats"][first * 6 + r]
+        np.testing.assert_array_equal(bits, x > 0)
+        np.testing.assert_allclose(np.asarray(codes) * scale, x, atol=0.51 * scale)
+        np.testing.assert_array_equal(halves, np.asarray(codes) + 128 >> 4)

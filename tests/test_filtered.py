@@ -229,3 +229,17 @@ def test_refused() -> None:
         with pytest.raises(error, match="radius must be a number"):
             model.index.range_search(q, radius)
     assert model.index.search(q[:0], 3, filter=[])[1].shape == (0, 3)
+
+
+def test_masks_for_each_query_on_whole_words_of_rows() -> None:
+    """Ids that are listed, and so many rows that nothing is padded."""
+    rng = np.random.default_rng(4)
+    x, ids, masks = rng.standard_normal((640, 8), dtype=np.float32), rng.permutation(640), rng.random((7, 640)) < 0.3
+    index = nv.NestedIndex(8)
+    index.add(x, ids)
+    by_id = np.empty_like(x)
+    by_id[ids] = x
+    scores = np.where(masks, x[:7].astype(float) @ by_id.T.astype(float), -np.inf)
+    wanted = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    for given in (masks, np.asfortranarray(masks), nv.Bitmap(np.packbits(masks, axis=1), "big")):
+        np.testing.assert_array_equal(index.search(x[:7], 5, filter=given)[1], wanted)

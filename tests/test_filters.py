@@ -13,7 +13,7 @@ import nestvec as nv
 import truth
 from inputs import METRICS, values
 from nestvec import gather, search
-from nestvec.planes import BLOCK, EVERY, Segment, padded
+from nestvec.planes import BLOCK, EVERY, Segment, allowed_rows, count_ones, padded
 from nestvec.search import Part, Task, explain_exact, split_rows, top_k
 
 D, LEVELS = 40, (16, 32)
@@ -39,7 +39,7 @@ def parts_of(x: np.ndarray, metric: str, sizes: Sequence[int], ids: np.ndarray |
     for size in sizes:
         index.add(x[at : at + size], None if ids is None else ids[at : at + size])
         at += size
-    return [Part(segment, 0, n) for segment, n in index._contents.stored]
+    return [Part(segment, 0, n) for segment, n, _ in index._contents.stored]
 
 
 def sets_of(rng: np.random.Generator, share: float, queries: int, rows: int) -> np.ndarray:
@@ -145,8 +145,8 @@ def test_explain(x: np.ndarray) -> None:
 def test_shares_keep_their_rows(x: np.ndarray) -> None:
     """Parts cut for threads still know which rows are allowed: words are numbered through the segment."""
     parts = allowing(parts_of(x, "ip", (len(x),)), sets_of(np.random.default_rng(2), 0.1, 1, len(x)))
-    listed = [gather.numbers(part) for share in split_rows(parts, 3) for part in share]
-    np.testing.assert_array_equal(np.concatenate(listed), gather.numbers(parts[0]))
+    listed = [allowed_rows(part.allowed, part.first, part.last) for share in split_rows(parts, 3) for part in share]
+    np.testing.assert_array_equal(np.concatenate(listed), allowed_rows(parts[0].allowed, parts[0].first, parts[0].last))
 
 
 @pytest.mark.parametrize("counter", [True, False], ids=["counted", "looked up"])
@@ -155,7 +155,7 @@ def test_ones(counter: bool, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gen
     if not counter:
         monkeypatch.delattr(np, "bitwise_count", raising=False)
     words = rng.integers(0, 2**64, (5, 33), dtype=np.uint64)
-    assert gather.ones(words).tolist() == [sum(int(word).bit_count() for word in row) for row in words.tolist()]
+    assert count_ones(words).tolist() == [sum(int(word).bit_count() for word in row) for row in words.tolist()]
 
 
 def test_ids_of_copies(rng: np.random.Generator) -> None:
@@ -163,10 +163,11 @@ def test_ids_of_copies(rng: np.random.Generator) -> None:
     rows = values(rng, "normal", 300, 4)
     for ids, wanted in ((np.empty(0, np.int64), np.arange(7, 307)), (rng.permutation(300), None)):
         (part,) = allowing([Part(Segment.unpacked(rows, ids, 7), 0, 300)], sets_of(rng, 0.2, 1, 300))
-        wanted = (ids if wanted is None else wanted)[gather.numbers(part)]
+        wanted = (ids if wanted is None else wanted)[allowed_rows(part.allowed, part.first, part.last)]
         pieces: list[Any] = list(gather.pieces(part, 3, 16))
         assert [piece.last for piece in pieces[:-1]] == [16] * (len(pieces) - 1)
         np.testing.assert_array_equal(np.concatenate([piece.segment.ids for piece in pieces]), wanted)
         np.testing.assert_array_equal(
-            np.concatenate([piece.segment.rows for piece in pieces]), rows[gather.numbers(part), :3]
+            np.concatenate([piece.segment.rows for piece in pieces]),
+            rows[allowed_rows(part.allowed, part.first, part.last), :3],
         )

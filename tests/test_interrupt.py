@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -140,3 +143,180 @@ def test_timeout_is_of_its_thread() -> None:
 
     call(timeout=SOON)
     assert seen == ["None"]
+
+
+# Ctrl-C at every check
+
+
+def interrupted(call: Callable[[], Any], between: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a call gives after it has ended like Ctrl-C at its first check, at its second, and so on to the last."""
+    check, lock = parallel.check, threading.Lock()
+    for nth in count(1):
+        calls = count(1)
+
+        def stop(nth: int = nth, calls: Iterator[int] = calls) -> None:
+            with lock:
+                now = next(calls) == nth
+            if now:
+                raise KeyboardInterrupt
+            check()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(parallel, "check", stop)
+            try:
+                result = call()
+            except KeyboardInterrupt:
+                between()
+                continue
+        assert nth > 1  # it was interrupted at least once
+        return result
+
+
+STATELESS: dict[str, Callable[..., Any]] = {
+    "prefix_scores": lambda threads: nv.prefix_scores(Q, X, threads=threads),
+    "hamming": lambda threads: nv.hamming(QCODES, CODES, threads=threads),
+    "jaccard": lambda threads: nv.jaccard(QCODES, CODES, threads=threads),
+    "maxsim": lambda threads: nv.maxsim(Q[:8], DOCS, threads=threads),
+    "encode_documents": lambda threads: ENCODER.encode_documents(*DOCS, threads=threads),
+    "encode_queries": lambda threads: ENCODER.encode_queries(Q[:8], threads=threads)[None],
+    "partitions": lambda threads: ENCODER.partitions(X, threads=threads),
+}
+SMALL = {
+    "search.SLOW": 10**6, "search.FAST": 10**7, "search.PACK_ROWS": 640, "bags.CALL_WORK": 10**5,
+    "stages.CALL_BYTES": 10**4, "stages.LIST_BYTES": 10**5, "search.RESCORE_VALUES": 10**4, "bits.PACK_ROWS": 640,
+    "binary.RANGE_ROWS": 640, "container.ADD_ROWS": 320, "tokens.WRITE_VALUES": 10**4, "muvera.CHUNK_TOKENS": 400,
+    "container.COPY_ROWS": 320, "ids.CHUNK": 500,
+}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of kernels are so short that there are many."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(f"nestvec.{name}", value)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", SEARCHES | STATELESS)
+def test_interrupted_at_every_check(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the calls before is left in the one that comes to its end."""
+    call = partial((SEARCHES | STATELESS)[name], threads=threads)
+    assert same(interrupted(call, lambda: None, monkeypatch), call())
+
+
+NAMES = np.random.default_rng(1).permutation(len(X)) + 100
+
+
+def nested_with_all(count: int = 2000, ids: Any = None) -> nv.NestedIndex:
+    index = nv.NestedIndex(D, levels=(16,), metric="cosine", codes=("b1", "i4"), rotate=True)
+    index.add(X[:count], ids)
+    return index
+
+
+def documents(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens, offsets = DOCS
+    return tokens[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
+
+
+def multivector_of(count: int, ids: Any = None) -> nv.MultiVectorIndex:
+    index = nv.MultiVectorIndex(ENCODER, codes=("b1", "i4"))
+    index.add(documents(0, count), ids)
+    return index
+
+
+def binary_of(count: int) -> nv.BinaryIndex:
+    index = nv.BinaryIndex(D)
+    index.add(CODES[:count])
+    return index
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any, int], None]]] = {
+    "add": (nested_with_all, lambda index, threads: index.add(X[2000:], threads=threads)),
+    "add, from the beginning": (lambda: nested_with_all(0), lambda index, threads: index.add(X, threads=threads)),
+    "add with ids": (
+        lambda: nested_with_all(2000, NAMES[:2000]),
+        lambda index, threads: index.add(X[2000:], NAMES[2000:], threads=threads),
+    ),
+    "add codes": (lambda: binary_of(2000), lambda index, threads: index.add(CODES[2000:], threads=threads)),
+    "add vectors": (lambda: binary_of(2000), lambda index, threads: index.add(X[2000:], threads=threads)),
+    "add documents": (
+        lambda: multivector_of(100),
+        lambda index, threads: index.add(documents(100, 150), threads=threads),
+    ),
+    "add documents with ids": (
+        lambda: multivector_of(100, [f"d{i}" for i in range(100)]),
+        lambda index, threads: index.add(documents(100, 150), [f"d{i}" for i in range(100, 150)], threads=threads),
+    ),
+    "update": (
+        lambda: nested_with_all(2000, NAMES[:2000]),
+        lambda index, threads: index.update(NAMES[:900], X[2000:2900], threads=threads),
+    ),
+}
+
+
+def answers(index: Any) -> tuple[Any, ...]:
+    queries = Q[:3] if isinstance(index, nv.MultiVectorIndex) else (Q if isinstance(index, nv.NestedIndex) else QCODES)
+    if len(index) == 0:
+        return (0,)
+    ways: list[dict[str, Any]] = [{}]
+    if isinstance(index, nv.NestedIndex):
+        ways += [{"plan": [nv.Stage("b1", keep=60), nv.Stage("i4", keep=30), nv.Stage("raw")]}]
+    found = [index.search(queries, 10, **how) for how in ways]
+    return len(index), index.ids.tolist(), [(scores.tobytes(), ids.tolist()) for scores, ids in found]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", CHANGES)
+def test_change_interrupted_at_every_check(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is as it was each time, and the change that comes to its end is as if it had been the first."""
+    make, change = CHANGES[name]
+    index, other = make(), make()
+    before = answers(index)
+
+    def unchanged() -> None:
+        assert answers(index) == before
+
+    interrupted(lambda: change(index, threads), unchanged, monkeypatch)
+    change(other, threads)
+    assert answers(index) == answers(other) != before
+
+
+@pytest.mark.usefixtures("small")
+def test_compaction_interrupted_at_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in (nested_with_all(2000, NAMES[:2000]), binary_of(2000), multivector_of(100)):
+        index.remove(index.ids[::3])
+        before = answers(index)
+
+        def unchanged(index: Any = index, before: Any = before) -> None:
+            assert answers(index) == before
+
+        interrupted(partial(index.compact, threads=2), unchanged, monkeypatch)
+        unchanged()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no pthread_kill")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c(threads: int) -> None:
+    """A real one, somewhere in a search."""
+    index, main = nested_with_all(), threading.main_thread().ident
+    assert main is not None
+    wanted, queries = answers(index), np.repeat(X, 5, axis=0)
+    timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
+
+    def search_until_then() -> None:
+        timer.start()
+        while True:
+            index.search(queries, 20, threads=threads)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search_until_then()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert answers(index) == wanted
+    index.add(X[2000:], threads=threads)
+    assert len(index) == 3000

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
@@ -183,6 +184,65 @@ def test_fork_after_a_threaded_search() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+LOCKED = """
+import os, signal, sys, threading, time
+import nestvec as nv, numpy as np
+from nestvec import parallel
+
+x = np.random.default_rng(0).standard_normal((5000, 40)).astype(np.float32)
+docs = (x, np.arange(0, 5001, 50))
+nested, binary = nv.NestedIndex(40), nv.BinaryIndex(40)
+multi = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(40, num_repetitions=2))
+nested.add(x, threads=2), binary.add(x, threads=2), multi.add(docs, threads=2)
+indexes = (nested, x), (binary, x), (multi, docs)
+locks = [parallel._choosing, *(lock for index, _ in indexes for lock in (index._writing, index._naming))]
+held, enough = threading.Event(), threading.Event()
+
+def hold():
+    for lock in locks:
+        lock().acquire()
+    held.set()
+    enough.wait()
+    for lock in locks:
+        lock().release()
+
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    for index, some in indexes:
+        before = len(index)
+        index.add(some, threads=3)
+        if len(index) != 2 * before:
+            os._exit(1)
+        index.remove([0])
+    os._exit(0)
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, signal.SIGKILL)
+    enough.set()
+    sys.exit("the child hangs")
+enough.set()
+holder.join()
+for index, some in indexes:
+    index.add(some, threads=3)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_fork_while_locks_are_held() -> None:
+    """A thread holds every lock; it does not exist in the child, which goes on all the same."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LOCKED]
+    done = subprocess.run(command, timeout=LONG, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 AT_EXIT = """
 import threading, time
 from concurrent.futures import thread
@@ -218,6 +278,129 @@ def test_spawned_process() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         found = pool.submit(build_and_search, name, 3000).result(LONG)
     assert found == build_and_search(name, 3000)
+
+
+# The pool
+
+
+@pytest.fixture
+def fresh_pool() -> None:
+    """No pool yet."""
+    if parallel._pool is not None:
+        parallel._discard(parallel._pool)
+    wait_for(lambda: not helpers())
+
+
+def helpers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("nestvec")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(100 * LONG):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_replaced_pools_leave_no_threads() -> None:
+    for threads in (2, 3, 5, 9, 4):
+        together = threading.Barrier(threads)
+        parallel.run(lambda _, together=together: together.wait(LONG), range(threads), threads)
+    wait_for(lambda: len(helpers()) <= 8)
+
+
+@pytest.mark.usefixtures("fresh_pool", "often")
+def test_pools_made_by_many_threads_at_once() -> None:
+    begin = threading.Barrier(16)
+
+    def call(threads: int) -> list[int]:
+        begin.wait(LONG)
+        return parallel.run(abs, range(100), threads)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(call, range(2, 18))) == [list(range(100))] * 16
+    wait_for(lambda: len(helpers()) <= 16)
+
+
+@pytest.mark.usefixtures("fresh_pool")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), MemoryError()], ids=["RuntimeError", "Memory"]
+)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_no_thread_can_be_started(error: Exception, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calling thread does what those that could be started do not."""
+    starts, start = iter(range(1, 10**6)), threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if next(starts) >= nth:
+            raise error
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        for _ in range(3):
+            assert parallel.run(abs, range(50), 4) == list(range(50))
+    together = threading.Barrier(4)
+    parallel.run(lambda _: together.wait(LONG), range(4), 4)  # now they can be
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_ctrl_c_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool does not know of that thread, which must end all the same."""
+    start, begun = threading.Thread.start, threading.Event()
+
+    def interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        assert begun.wait(LONG)
+        raise KeyboardInterrupt
+
+    def work(part: int) -> None:
+        begun.set()
+        while True:
+            parallel.check()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            parallel.run(work, range(2), 2)
+    wait_for(lambda: not helpers())
+    assert parallel.run(abs, range(4), 2) == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_a_busy_pool_keeps_nothing_of_calls_that_have_ended() -> None:
+    """Their helpers never came; the arrays are free at once."""
+
+    class Part:
+        pass
+
+    busy, enough = threading.Event(), threading.Event()
+
+    def work(part: int) -> None:
+        if threading.current_thread() is not caller:
+            busy.set()
+            assert enough.wait(LONG)
+            return
+        assert busy.wait(LONG)
+        some = [Part(), Part()]
+        kept.extend(map(weakref.ref, some))
+        parallel.run(lambda part: None, some, 2)
+
+    caller, kept = threading.current_thread(), []
+    gone: list[bool] = []
+
+    def watch() -> None:
+        wait_for(lambda: len(kept) == 2 and all(part() is None for part in kept))
+        gone.append(True)
+        enough.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    parallel.run(work, range(2), 2)
+    watcher.join()
+    assert gone == [True]
 
 
 # Interruptions

@@ -70,20 +70,21 @@ struct LevelTest {
   }
 };
 
-// Rows of a block that may still reach the threshold of one query after `level`, one bit each.
+// Those of `alive`, rows of a block, that may still reach the threshold of one query after `level`, one bit each.
 inline uint64_t surviving(const Plane& plane, const QueryBatch& q, int64_t query, const Block& block, int64_t level,
-                          const int32_t* dots) {
+                          const int32_t* dots, uint64_t alive) {
   LevelTest test(plane, q, level, block.first);
   F32N slack = splat(error_factors(q, level)[query] * test.error + norm_factors(q, level)[query] * test.norm);
   F32N behind = splat(test.tail ? norms_behind(q, level)[query] : 0);
   F32N least = splat(q.thresholds[query]), inverse = splat(step_inverses(q)[query]);
-  uint64_t alive = 0;
+  uint64_t found = 0;
   for (int64_t i = 0; i < kBlock; i += kF32) {
+    if (!(alive >> i & ((uint64_t(1) << kF32) - 1))) continue;
     F32N bound = to_float(load<I32N>(dots + i)) + slack;
     if (test.tail) bound += behind * load<F32N>(test.tail + i);
-    alive |= uint64_t(at_least(in_units(bound, block, i, inverse, q.metric == kL2), least)) << i;
+    found |= uint64_t(at_least(in_units(bound, block, i, inverse, q.metric == kL2), least)) << i;
   }
-  return alive & block.rows();
+  return alive & found;
 }
 
 // The last test, with each row's own error and norm, for the rows of `alive`, and their entries among the candidates.

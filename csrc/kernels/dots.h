@@ -48,7 +48,8 @@ constexpr int64_t kQueries = 32;
 // Owns this thread's tile registers for the length of a call; releasing them keeps context switches cheap.
 struct DotEngine {
   DotEngine() {
-    struct alignas(64) {
+    // constant: of a variable, GCC believes that only the first 8 bytes are read, and leaves out the others
+    static constexpr struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};

@@ -25,7 +25,7 @@ inline void descend(const Plane& plane, const QueryBatch& q, int64_t query, cons
       if (alive >> tile & 0xFFFF) tile_dots(lines + tile * width, width / 4, codes, shift, prefetch, dots + tile);
     codes += query_width(q.bounds, level);
     if (level < check && level < q.levels - 1) continue;
-    alive &= surviving(plane, q, query, block, level, dots);
+    alive = surviving(plane, q, query, block, level, dots, alive);
     if (!alive) return;
     prefetch = false;
   }
@@ -36,7 +36,7 @@ int64_t scan_one(const Plane& plane, const QueryBatch& q, int64_t check, int64_t
                  const Candidates& out) {
   for (int64_t at = first; at < last; at += kBlock) {
     if (out.counts[0] > out.room - kBlock) return at;
-    uint64_t alive = allowed_rows(q.allowed, 0, at, last);
+    uint64_t alive = allowed_rows(q.allowed.words, at, last);
     if (!alive) continue;
     Block block = load_block(plane, q, at, last);
     alignas(64) int32_t dots[kBlock] = {};
@@ -49,9 +49,8 @@ int64_t scan_one(const Plane& plane, const QueryBatch& q, int64_t check, int64_t
 struct Products {
   alignas(64) int32_t dots[kQueries * kRows];
   int64_t level, half, group;
+  uint64_t rows;  // of the block, one bit each
 };
-
-inline uint64_t half_rows(int64_t half) { return ((uint64_t(1) << kRows) - 1) << half; }
 
 // One bit a query of the group: some row may reach its threshold.
 template <bool kL2Metric, bool kTail>
@@ -82,18 +81,19 @@ inline uint32_t reaching(const QueryBatch& q, const Block& block, const LevelTes
 // Takes the rows that survive on to the candidates; returns the largest count so far.
 template <bool kL2Metric>
 inline int64_t collect(const Plane& plane, const QueryBatch& q, const Block& block, const LevelTest& test,
-                       const Products& products, int64_t check, const Candidates& out, int64_t fullest) {
+                       const Products& products, const Sets& sets, int64_t check, const Candidates& out,
+                       int64_t fullest) {
   uint32_t found = test.tail ? reaching<kL2Metric, true>(q, block, test, products)
                              : reaching<kL2Metric, false>(q, block, test, products);
   for (; found; found &= found - 1) {
     int64_t j = __builtin_ctz(found), query = products.group + j;
     if (query >= q.n) break;
-    uint64_t alive = half_rows(products.half) & allowed_rows(q.allowed, query, block.first, block.first + block.size);
+    uint64_t alive = products.rows & sets.of(query);
     if (!alive) continue;
     alignas(64) int32_t dots[kBlock] = {};
     int32_t shift = prefix_shift(q, products.level, query);
     for (int64_t i = 0; i < kRows; i++) dots[products.half + i] = products.dots[j * kRows + i] + shift;
-    alive &= surviving(plane, q, query, block, products.level, dots);
+    alive = surviving(plane, q, query, block, products.level, dots, alive);
     if (alive) descend(plane, q, query, block, products.level + 1, check, alive, dots, out);
     fullest = out.counts[query] > fullest ? out.counts[query] : fullest;
   }
@@ -105,22 +105,26 @@ int64_t scan_many(const Plane& plane, const QueryBatch& q, int64_t check, int64_
                   const Candidates& out) {
   DotEngine engine;
   Products products;
+  Sets sets(q.allowed, q.n);
   products.level = check < q.levels - 1 ? check : q.levels - 1;
   int64_t fullest = 0;
   for (int64_t i = 0; i < q.n; i++) fullest = out.counts[i] > fullest ? out.counts[i] : fullest;
   for (int64_t at = first; at < last; at += kBlock) {
     if (fullest > out.room - kBlock) return at;
-    if (!some_allowed(q.allowed, 0, q.n, at, ~uint64_t(0))) continue;
+    sets.turn_to(at);
+    if (!sets.some(0, q.n)) continue;
     Block block = load_block(plane, q, at, last);
-    if (!q.allowed.stride) forbid(block, ~allowed_rows(q.allowed, 0, at, last));
+    if (!q.allowed.stride) forbid(block, ~sets.of(0));
     LevelTest test(plane, q, products.level, at);
-    for (products.half = 0; products.half < block.size; products.half += kRows)
+    for (products.half = 0; products.half < block.size; products.half += kRows) {
+      products.rows = block.rows() & ((uint64_t(1) << kRows) - 1) << products.half;
       for (products.group = 0; products.group < q.n; products.group += kQueries) {
         int64_t end = products.group + kQueries < q.n ? products.group + kQueries : q.n;
-        if (!some_allowed(q.allowed, products.group, end, at, half_rows(products.half))) continue;
+        if (!(products.rows & sets.some(products.group, end))) continue;
         engine.multiply(plane, q, products.level + 1, at + products.half, products.group, products.dots);
-        fullest = collect<kL2Metric>(plane, q, block, test, products, check, out, fullest);
+        fullest = collect<kL2Metric>(plane, q, block, test, products, sets, check, out, fullest);
       }
+    }
   }
   return last;
 }

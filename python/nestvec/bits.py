@@ -331,7 +331,7 @@ def _counts(q: Any, codes: Any, bits: int | None, whats: tuple[int, ...], thread
         words = _packed(rows[piece], used)
         for counts, what in zip(out, whats, strict=True):
             for some, found in counted(words, used, wanted, what, 0, len(rows[piece])):
-                counts[some, piece] = found
+                slices.copy(found, counts[some, piece])
 
     workers = threads_for(threads, len(queries) * len(rows) * used // 8)
     parallel.run(part, _pieces(rows), workers)

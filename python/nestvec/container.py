@@ -102,7 +102,7 @@ class Collection(ABC, Generic[I]):
         wanted = arrays.lookup(ids)
         with self._writing():
             contents, slots = self._find(wanted, missing=missing)
-            slots = np.unique(slots[slots >= 0])
+            slots = slices.distinct(slots[slots >= 0])
             if len(slots):
                 self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)

@@ -112,7 +112,7 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
     kind = KINDS[file.kind]
     with _refusing(file):
         index: NestedIndex | BinaryIndex | MultiVectorIndex = kind.restored(file)
-    if kind.described(index, index._contents) != file.meta:
+    if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
         raise file.error(f"has metadata that no {file.kind} writes")
     file.finish()
     file.check_unchanged()
@@ -292,11 +292,11 @@ def _read_rows(index: Container[Any], file: File, ids: Array, prefix: str = "") 
 
 def _read_runs(file: File, prefix: str, ids: Array) -> list[_Run]:
     """Runs of the table of segments, whose ids, where listed, are the next ones of `ids`."""
-    table = file.array(prefix + "segments", np.int64, (None, 3)).tolist()
+    table = file.array(prefix + "segments", np.int64, (None, 3))
     _need(file, len(table) <= MAX_SEGMENTS, f"{len(table)} segments are too many")
     runs: list[_Run] = []
     block = row = at = 0
-    for n, base, listed in table:
+    for n, base, listed in table.tolist():
         _need(file, 1 <= n <= arrays.MAX_ROWS and base >= 0 and listed in (0, 1), "an impossible segment")
         _need(file, not listed or (base == 0 and at + n <= len(ids)), "ids are missing")
         runs.append(_Run(block, row, n, ids[at : at + n] if listed else NOTHING, base))

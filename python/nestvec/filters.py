@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays
+from . import arrays, slices
 from .ids import Identified, Run
 from .planes import EVERY
 from .tombstones import WORD, from_bools, to_bools, with_bits
 
 Array = npt.NDArray[Any]
+
+MASKED = 2**22  # booleans made into bits at a time
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def allowed_words(contents: Identified, given: Any, count: int, find: Callable[[
         words = np.concatenate([every if one is None else _words(contents, one, 1, find) for one in given])
     else:
         words = _words(contents, given, count, find)
-    return words & alive if len(alive) else words
+    if len(alive):
+        for some in slices.steps(len(words), words.shape[1]):
+            words[some] &= alive
+    return words
 
 
 def _is_list_of_filters(given: Any) -> bool:
@@ -99,7 +104,7 @@ def _refuse_count(filters: int, count: int) -> None:
 def _words(contents: Identified, given: Any, count: int, find: Callable[[Array], Array]) -> Array:
     """Bitmaps (1 or count, room / 64) of one filter, or of an array with one for each query."""
     if isinstance(given, (range, slice)):
-        return _of_masks(contents, lambda run: _in_range(run, given)[None])
+        return _of_masks(contents, 1, lambda run, _: _in_range(run, given)[None])
     if isinstance(given, Bitmap):
         return _of_bitmap(contents, given, count)
     if isinstance(given, (set, frozenset)):
@@ -111,7 +116,7 @@ def _words(contents: Identified, given: Any, count: int, find: Callable[[Array],
             raise ValueError(f"a boolean filter must be (n,) or (nq, n), got shape {array.shape}")
         if array.ndim == 2:
             _refuse_count(len(masks), count)
-        return _of_masks(contents, lambda run: _looked_up(masks, run))
+        return _of_masks(contents, len(masks), lambda run, some: _looked_up(masks[some], run))
     if array.ndim > 1:
         raise ValueError(
             f"filter is an array of shape {array.shape} and type {array.dtype}; ids for each query are a list of 1-D "
@@ -119,11 +124,16 @@ def _words(contents: Identified, given: Any, count: int, find: Callable[[Array],
         )
     wanted = arrays.lookup(given)
     slots = find(wanted)
-    return with_bits(np.zeros(contents.room // WORD, np.uint64), np.unique(slots[slots >= 0]), on=True)[None]
+    return with_bits(np.zeros(contents.room // WORD, np.uint64), slots[slots >= 0], on=True)[None]
 
 
-def _of_masks(contents: Identified, mask_of: Callable[[Run], Array]) -> Array:
-    """Bitmaps of masks (m, n) for each run."""
+def _of_masks(contents: Identified, count: int, mask_of: Callable[[Run, slice], Array]) -> Array:
+    """Bitmaps of masks, (`count`, n) for each run, some of them at a time."""
+    some = slices.steps(count, contents.room, MASKED)
+    return slices.joined([_of_some(contents, lambda run, some=one: mask_of(run, some)) for one in some])  # type: ignore[misc]
+
+
+def _of_some(contents: Identified, mask_of: Callable[[Run], Array]) -> Array:
     parts, at = [], 0
     for run in contents.runs:
         masks = from_bools(mask_of(run))
@@ -148,8 +158,11 @@ def _of_bitmap(contents: Identified, given: Bitmap, count: int) -> Array:
         for row in words:
             with_bits(row, last, on=False)
         return words
-    masks = np.unpackbits(bits, axis=1, bitorder=given.order).view(bool)
-    return _of_masks(contents, lambda run: _looked_up(masks, run))
+
+    def masks(run: Run, some: slice) -> Array:
+        return _looked_up(np.unpackbits(bits[some], axis=1, bitorder=given.order).view(bool), run)
+
+    return _of_masks(contents, len(bits), masks)
 
 
 def _looked_up(masks: Array, run: Run) -> Array:
@@ -164,7 +177,7 @@ def _looked_up(masks: Array, run: Run) -> Array:
         )
     ids = run.ids[: run.n]
     known = ids < size
-    return masks[:, np.where(known, ids, 0)] & known if size else np.zeros((len(masks), run.n), bool)
+    return np.take(masks, np.where(known, ids, 0), axis=1) & known if size else np.zeros((len(masks), run.n), bool)
 
 
 def _in_range(run: Run, given: range | slice) -> Array:

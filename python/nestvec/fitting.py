@@ -105,7 +105,7 @@ def fit_tokens(tokens: Array, repetitions: int, k: int, width: int, seed: int) -
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and covariance, float64."""
     d = x.shape[1]
-    pieces = list(slices.steps(len(x), d, min(slices.VALUES, max(CALL_WORK // d, 1))))
+    pieces = list(slices.steps(len(x), d * d, CALL_WORK // 4))
     mean, covariance = np.zeros(d), np.zeros((d, d))
     for some in pieces:
         mean += x[some].sum(axis=0, dtype=np.float64)

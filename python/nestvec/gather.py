@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .planes import BLOCK, EVERY, Segment
+from .planes import BLOCK, EVERY, Segment, allowed_rows, count_ones
 
 if TYPE_CHECKING:
     from .search import Part, Task
@@ -25,25 +25,28 @@ MISS = 2000  # a row somewhere in memory
 READ, COPY = 4, 32  # a dim of a stored row, as it is or coded anew
 SCORE = {"float32": 3.7, "float16": 7.0, "bfloat16": 7.0}  # a dim of a row's exact score for one query
 RESCORE = 0.06  # the same where only what survives a scan is scored
+SAMPLE = 32  # one word in so many tells queries whose rows are not few
 SPARSE = 0.75  # of all rows: below, planes are made of copies of those allowed
-
-_BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
-
-
-def ones(words: Array) -> Array:
-    """One bits of each row of words."""
-    if hasattr(np, "bitwise_count"):
-        counts: Array = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
-    else:
-        counts = _BYTE_ONES[words.view(np.uint8)].sum(axis=1, dtype=np.int64)
-    return counts
 
 
 def pairs(part: Part, queries: int) -> int:
     """How many rows the queries may find, all together."""
     if not len(part.allowed):
         return queries * (part.last - part.first)
-    return int(ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
+    return int(count_ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
+
+
+def rows_per_call(part: Part, queries: int, scores: int) -> int:
+    """How many rows, in whole blocks, give about so many scores."""
+    rows = part.last - part.first
+    if rows * queries <= scores:
+        return rows + BLOCK
+    return max(BLOCK, rows * scores // max(pairs(part, queries), 1) // BLOCK * BLOCK)
+
+
+def crowded(part: Part, first: int, last: int, queries: int, most: int) -> bool:
+    """Whether the queries may find more than so many of the rows [`first`, `last`), all together."""
+    return (last - first) * queries > most and pairs(replace(part, first=first, last=last), queries) > most
 
 
 def few(parts: Sequence[Part], task: Task, packed: bool) -> Array:
@@ -52,13 +55,24 @@ def few(parts: Sequence[Part], task: Task, packed: bool) -> Array:
     `packed` is whether there are planes to scan; else making them is part of the cost.
     """
     queries = len(task.queries)
-    total, counts = 0, np.zeros(queries, np.int64)
-    for part in parts:
-        total += part.last - part.first
-        counts += ones(part.words(part.first, part.last)) if len(part.allowed) else part.last - part.first
     scan = task.dims * ((1 if packed else COPY) / queries + MULTIPLY)
-    result: Array = counts * (MISS + task.dims * (READ + SCORE[task.row_type])) < total * scan
+    most = sum(part.last - part.first for part in parts) * scan / (MISS + task.dims * (READ + SCORE[task.row_type]))
+    maybe = np.flatnonzero(_counts(parts, np.arange(queries), SAMPLE) * SAMPLE < 2 * most)
+    result = np.zeros(queries, np.bool_)
+    result[maybe] = _counts(parts, maybe, 1) < most
     return result
+
+
+def _counts(parts: Sequence[Part], queries: Array, step: int) -> Array:
+    """How many rows each of the queries may find, of one block in `step`."""
+    counts = np.zeros(len(queries), np.int64)
+    for part in parts:
+        if len(part.allowed):
+            first, last = part.first // BLOCK, -(-part.last // BLOCK)
+            counts += count_ones(part.allowed[queries if len(part.allowed) > 1 else slice(1), first:last:step])
+        else:
+            counts += (part.last - part.first) // step
+    return counts
 
 
 def ways(parts: Sequence[Part], task: Task, packed: bool) -> tuple[list[Part], list[Part], list[Part]]:
@@ -84,7 +98,7 @@ def pieces(part: Part, dims: int, size: int) -> Iterator[Part]:
     """Leading dims of a part's rows, `size` at a time, without planes: all, or copies of those allowed if sparse."""
     source, rows = part.segment, part.segment.rows[:, :dims]
     if len(part.allowed) == 1:
-        listed = numbers(part)
+        listed = allowed_rows(part.allowed, part.first, part.last)
         if len(listed) < SPARSE * (part.last - part.first):
             for at in range(0, len(listed), size):
                 some = listed[at : at + size]
@@ -95,13 +109,6 @@ def pieces(part: Part, dims: int, size: int) -> Iterator[Part]:
         end = min(part.last, at + size)
         piece = Segment.unpacked(rows[at:end], source.ids[at:end], source.base + at)
         yield replace(part, segment=piece, first=0, last=end - at, allowed=part.words(at, end))
-
-
-def numbers(part: Part) -> Array:
-    """The rows of a part that its one set allows, ascending."""
-    words = part.words(part.first, part.last)[0]
-    bits = np.unpackbits(words.view(np.uint8), count=part.last - part.first, bitorder="little")
-    return np.flatnonzero(bits.view(np.bool_)) + part.first
 
 
 def blocks(part: Part, first: int, last: int) -> int:

@@ -64,7 +64,9 @@ class Directory:
         slots = np.full(len(wanted), -1, np.int64)
         runs = contents.runs
         if known.places:
-            slots[:] = [known.places.get(one, -1) for one in wanted.tolist()]
+            for first in range(0, len(wanted), CHUNK):
+                some = slice(first, first + CHUNK)
+                slots[some] = [known.places.get(one, -1) for one in wanted[some].tolist()]
         if wanted.dtype.kind in "iu":
             for run in runs:
                 if not len(run.ids):

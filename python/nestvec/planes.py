@@ -74,7 +74,9 @@ def copy_rows(source: Sequence[Array], rows: Array, target: Sequence[Array], fir
 
 def count_ones(words: Array) -> Array:
     """One bits of (..., n) words, added up over the last axis: int64."""
-    counts = np.bitwise_count(words) if hasattr(np, "bitwise_count") else _ONES[words.view(np.uint8)]
+    counts = (
+        np.bitwise_count(words) if hasattr(np, "bitwise_count") else _ONES[np.ascontiguousarray(words).view(np.uint8)]
+    )
     return counts.sum(axis=-1, dtype=np.int64)  # type: ignore[no-any-return]
 
 

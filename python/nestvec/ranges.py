@@ -11,11 +11,24 @@ from functools import partial
 
 import numpy as np
 
-from . import backends, parallel
+from . import backends, parallel, slices
 from .arrays import METRICS
 from .gather import pieces
-from .planes import Array, Segment
-from .search import EVERYTHING, PACK_ROWS, ROW_SUFFIX, Part, Scan, Task, packed_part, split_queries, split_rows
+from .planes import BLOCK, Array, Segment
+from .search import (
+    EVERYTHING,
+    PACK_ROWS,
+    PACK_VALUES,
+    RESCORE_COST,
+    RESCORE_VALUES,
+    ROW_SUFFIX,
+    Part,
+    Scan,
+    Task,
+    packed_part,
+    split_queries,
+    split_rows,
+)
 
 ROOM = 4096  # places for candidates of a query
 GROUP = 64  # queries that share a scan
@@ -56,9 +69,12 @@ class RangeScan(Scan):
 
     def _rescore(self, segment: Segment, take: int) -> None:
         p = self.packed
-        for query in np.flatnonzero(p.counts):
+        for query in np.flatnonzero(p.counts).tolist():
             listed = p.rows[query, : p.counts[query]]
-            self.found[query].append(score_listed(self.task, self.wide, segment, int(query), listed, self.least))
+            for some in slices.steps(len(listed), self.task.dims + RESCORE_COST, RESCORE_VALUES):
+                parallel.check()
+                scored = score_listed(self.task, self.wide, segment, query, listed[some], self.least)
+                self.found[query].append(scored)
         p.counts[:] = 0
 
 
@@ -90,10 +106,11 @@ def score_listed(
 def _search(parts: Sequence[Part], task: Task, bounds: Array | None, least: float) -> list[tuple[Array, Array]]:
     nothing = np.empty(0), np.empty(0, np.int64)
     scan = RangeScan(task, np.asarray([task.dims], np.int64) if bounds is None else bounds, least)
+    step = max(min(PACK_ROWS, PACK_VALUES // task.dims // BLOCK * BLOCK), BLOCK)
     for part in parts:
         if bounds is not None:
             scan.run([part])
             continue
-        for piece in pieces(part, task.dims, PACK_ROWS):
+        for piece in pieces(part, task.dims, step):
             scan.run([packed_part(piece, task)])
     return [tuple(map(np.concatenate, zip(nothing, *query, strict=True))) for query in scan.found]  # type: ignore[misc]

@@ -72,13 +72,16 @@ class Task:
 class Heaps:
     """The k best of each query so far: float64 scores, higher is better, and int64 ids.
 
-    `scanned` rows took part by their codes and `scored` ones exactly, over all queries.
+    `scanned` and `read` are the parts of which rows took part by their codes and by exact scores, and by how many
+    queries; of the first, `rescored` rows were scored as well.
     """
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores = np.full((queries, k), -np.inf)
         self.ids = np.full((queries, k), -1, np.int64)
-        self.scanned = self.scored = 0
+        self.scanned: list[tuple[Part, int]] = []
+        self.read: list[tuple[Part, int]] = []
+        self.rescored = 0
 
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
@@ -91,8 +94,15 @@ class Heaps:
             return parts[0]
         result = cls(0, k)
         result.scores, result.ids = slices.best([(part.scores, part.ids) for part in parts], k, largest=True)
-        result.scanned, result.scored = sum(part.scanned for part in parts), sum(part.scored for part in parts)
+        for part in parts:
+            result.note(part)
         return result
+
+    def note(self, other: Heaps) -> None:
+        """Add up what was done."""
+        self.scanned += other.scanned
+        self.read += other.read
+        self.rescored += other.rescored
 
 
 class Packed:
@@ -145,7 +155,6 @@ class Scan:
         chunk = self.first_chunk
         for part in parts:
             at = part.first
-            self.heaps.scanned += gather.pairs(part, len(self.wide))
             while at < part.last:
                 end = min(part.last, at + chunk)
                 begun = perf_counter()
@@ -211,7 +220,7 @@ class Scan:
                 parallel.check()
                 asked = min(left, most)
                 done = self._rescore_some(segment, slice(query, query + group), asked)
-                self.heaps.scored += done
+                self.heaps.rescored += done
                 left = left - done if group == 1 and done >= asked else 0
 
     def _rescore_some(self, segment: Segment, some: slice, take: int) -> int:
@@ -259,17 +268,18 @@ def _group(dims: int) -> int:
 
 def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
     """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
-    count, scanned, scored = len(task.queries), 0, 0
+    count, done = len(task.queries), Heaps(0, task.k)
     row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
     begun = perf_counter()
     if count == 0:
         return Explanation(())
     for some, own in split_queries(task, parts, 1 if count < FEW else _group(task.dims)):
-        heaps = _search(own, some, bounds)
-        scanned, scored = scanned + heaps.scanned, scored + heaps.scored
-    seconds, rows, exact = (perf_counter() - begun) / count, scanned / count, scored / count
-    first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if scanned else []
-    last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if scanned else seconds)
+        done.note(_search(own, some, bounds))
+    seconds = (perf_counter() - begun) / count
+    rows = sum(gather.pairs(part, queries) for part, queries in done.scanned) / count
+    exact = (sum(gather.pairs(part, queries) for part, queries in done.read) + done.rescored) / count
+    first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if rows else []
+    last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if rows else seconds)
     return Explanation((*first, last))
 
 
@@ -321,33 +331,42 @@ def _search_apart(parts: Sequence[Part], task: Task, bounds: Array | None) -> He
     few = gather.few(parts, task, bounds is not None)
     for some, read in ((few, True), (~few, False)):
         if some.any():
-            own, less = [part.of_queries(some) for part in parts], replace(task, queries=task.queries[some])
+            which = slice(None) if some.all() else some
+            own, less = [part.of_queries(which) for part in parts], replace(task, queries=task.queries[which])
             found = _read(own, less) if read else _scan(own, less, bounds)
             heaps.scores[some], heaps.ids[some] = found.scores, found.ids
-            heaps.scanned, heaps.scored = heaps.scanned + found.scanned, heaps.scored + found.scored
+            heaps.note(found)
     return heaps
 
 
 def _scan(parts: Sequence[Part], task: Task, bounds: Array | None) -> Heaps:
-    return _pack_and_scan(parts, task) if bounds is None else Scan(task, bounds).run(parts)
+    if bounds is None:
+        return _pack_and_scan(parts, task)
+    heaps = Scan(task, bounds).run(parts)
+    heaps.scanned = [(part, len(task.queries)) for part in parts]
+    return heaps
 
 
 def _read(parts: Sequence[Part], task: Task) -> Heaps:
     """The exact scores of all rows allowed."""
     heaps = Heaps(len(task.queries), task.k)
+    heaps.read = [(part, len(task.queries)) for part in parts]
     wide = task.queries.astype(np.float64)
     topk = getattr(backends.current(), f"topk_{ROW_SUFFIX[task.row_type]}")
+    most = int(SLICE * SLOW / task.dims)  # pairs of a row and a query for one call of a kernel
     for part in parts:
-        segment, rows, pairs = part.segment, part.last - part.first, gather.pairs(part, len(wide))
-        step = max(BLOCK, int(SLICE * SLOW * rows / (max(pairs, 1) * task.dims)) // BLOCK * BLOCK)
-        heaps.scored += pairs
-        for at in range(part.first, part.last, step):
-            end = min(part.last, at + step)
+        segment, step = part.segment, gather.rows_per_call(part, len(wide), most)
+        at = part.first
+        while at < part.last:
             parallel.check()
+            end = min(part.last, at + step)
+            while end - at > BLOCK and gather.crowded(part, at, end, len(wide), 2 * most):
+                end = at + padded((end - at) // 2, BLOCK)  # those allowed are close together here
             topk(
                 wide, segment.rows[at:end], task.dims, METRICS[task.metric], segment.ids[at:end], segment.base + at,
                 part.words(at, end), heaps.scores, heaps.ids,
             )  # fmt: skip
+            at = end
     return heaps
 
 
@@ -359,6 +378,7 @@ def _pack_and_scan(parts: Sequence[Part], task: Task) -> Heaps:
         for piece in gather.pieces(part, task.dims, step):
             parallel.check()
             scan.run([packed_part(piece, task)])
+    scan.heaps.scanned = [(part, len(task.queries)) for part in parts]
     return scan.heaps
 
 
@@ -422,7 +442,7 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
 def as_ranges(found: Sequence[tuple[Array, Array]], metric: str) -> tuple[Array, Array, Array]:
     """Results of each query as `lims`, float32 scores or distances, and ids."""
     lims = np.cumsum([0, *(len(ids) for _, ids in found)], dtype=np.int64)
-    scores = np.concatenate([np.empty(0), *(scores for scores, _ in found)])
-    with np.errstate(over="ignore"):
-        values = (-scores if metric == "l2" else scores).astype(np.float32)
-    return lims, values, np.concatenate([np.empty(0, np.int64), *(ids for _, ids in found)])
+    values = slices.converted(slices.joined([np.empty(0), *(scores for scores, _ in found)]), np.float32)
+    if metric == "l2":
+        np.negative(values, out=values)
+    return lims, values, slices.joined([np.empty(0, np.int64), *(ids for _, ids in found)])

@@ -321,10 +321,14 @@ def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, fram
     values, errors = np.empty(shape), np.empty(shape)
     coded = encode(task.queries, code, task.dims, task.dims, frame)
     level = int(np.searchsorted(frame.bounds, task.dims))
-    source = frame.rotated(task.queries.astype(np.float64)) if code == "b1" else task.queries.astype(np.float64)
-    if task.metric == "l2" and code == "b1":
-        source = source - frame.center[: source.shape[1]]
-    norms = np.linalg.norm(source[:, : task.dims], axis=1)
+    norms = np.empty(shape[0])
+    for some in slices.steps(shape[0], task.queries.shape[1]):
+        source = task.queries[some].astype(np.float64)
+        if code == "b1":
+            source = frame.rotated(source)
+            if task.metric == "l2":
+                source -= frame.center[: source.shape[1]]
+        norms[some] = np.linalg.norm(source[:, : task.dims], axis=1)
     spread = np.where(norms > 0, 1.0, 0.0) if task.metric == "cosine" else norms * (2 if task.metric == "l2" else 1)
     listing = getattr(backends.current(), f"list_{code}")
     for at, (segment, row) in enumerate(located):

@@ -118,7 +118,7 @@ def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip"
             parallel.check()
             found = np.empty((some.stop - some.start, piece.stop - piece.start), np.float32)
             score(wide[some], rows[piece], dims, arrays.METRICS[metric], found)
-            out[some, piece] = -found if metric == "l2" else found
+            slices.copy(-found if metric == "l2" else found, out[some, piece])
 
     workers = threads_for(threads, len(queries) * len(rows) * dims)
     values = max(CACHED, min(LARGEST, int(SLICE * SLOW) // max(len(wide), 1)))

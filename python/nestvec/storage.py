@@ -112,6 +112,11 @@ def array_part(name: str, array: Array) -> Part:
     return Part(name, array.dtype.name, array.shape, [array])
 
 
+def meta_text(meta: dict[str, Any]) -> bytes:
+    """Metadata as they are written."""
+    return json.dumps(meta, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+
+
 def part_bytes(part: Part) -> int:
     """Bytes of a section."""
     return _nbytes(part.dtype, part.shape)
@@ -119,7 +124,7 @@ def part_bytes(part: Part) -> int:
 
 def write_to(file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> None:
     """What `write` writes, at the beginning of a new file."""
-    text = json.dumps(meta, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+    text = meta_text(meta)
     if len(text) > MAX_META or not KIND.fullmatch(kind):
         raise ValueError(f"metadata of {len(text)} bytes for {kind!r} cannot be written")
     parts = [array_part(META, np.frombuffer(text, np.uint8)), *parts]

@@ -41,7 +41,8 @@ def from_bools(mask: Array) -> Array:
     room = padded(mask.shape[-1], WORD)
     if mask.shape[-1] < room:
         mask = np.concatenate([mask, np.zeros((*mask.shape[:-1], room - mask.shape[-1]), bool)], axis=-1)
-    return np.packbits(mask, axis=-1, bitorder="little").view("<u8").astype(np.uint64, copy=False)
+    packed = np.ascontiguousarray(np.packbits(mask, axis=-1, bitorder="little"))  # else laid out as the mask is
+    return packed.view("<u8").astype(np.uint64, copy=False)
 
 
 def to_bools(words: Array, count: int) -> Array:

@@ -15,7 +15,8 @@ row of ``stats``      meaning for stored row i and the prefix of level l
 ``blocks`` is float32 ``(2 L, capacity / 64)``: per block of 64 rows, the largest norm (row l) and error (row L + l).
 
 Codes are level-major; inside a level, a tile of 16 rows is a run of 64-byte lines, each holding 4 dims of all 16 rows,
-as ``code + 128``; codes that fill up the last line of a level are 0. One layout is a VNNI operand, an AMX B tile, and truncatable at every fourth dim.
+as ``code + 128``; codes that fill up the last line of a level are 0. One layout is a VNNI operand, an AMX B tile, and
+truncatable at every fourth dim.
 """
 
 from __future__ import annotations
