@@ -75,8 +75,11 @@ def test_copies_of_unfinished_blocks_have_no_races(
 @pytest.mark.parametrize("operation", amount(IN_BLOCKS[:2], IN_BLOCKS))
 def test_unfinished_blocks_read_in_place_are_races(stress: Callable[..., tuple[int, str]], operation: str) -> None:
     """Without copies the sanitizer complains: so it sees what kernels read, and copies are of use."""
-    status, printed = stress(0.2, "place", operation)
-    assert status == 66, printed
+    for seconds in (0.2, 2, 20):  # on a busy machine threads seldom meet
+        status, printed = stress(seconds, "place", operation)
+        if status == 66:
+            return
+    raise AssertionError(printed)
 
 
 @pytest.fixture
