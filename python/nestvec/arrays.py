@@ -73,7 +73,7 @@ def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
 
 
 def _native_float32(array: Array) -> Array:
-    if array.dtype.name == "bfloat16":
+    if array.dtype.kind not in "fiu" and array.dtype.name == "bfloat16":
         bits = np.require(array, array.dtype.newbyteorder("="), ["C", "A"]).view(np.uint16)
         result = np.empty(array.shape, np.float32)
         backends.current().widen_bf16(bits.ravel(), result.ravel())

@@ -21,7 +21,7 @@ GROUP = 256  # queries per pass, at most
 PLACES = 2**20  # in the lists of all queries of a pass: they then stay in cache
 ROOM, SPARE = 1024, 22  # places in a query's list, at least, and per result: random codes fill about half of them
 COPY, COPIED = 150, 4  # queries that count a row in the time that copying it takes; one row in so many, at most
-SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLICE = 0.02  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its speed is known
 
 

@@ -29,7 +29,7 @@ FEW = 4  # below this many queries each one scans alone, level by level
 PACK_FROM = 16  # from this many queries on, planes made for one search pay for themselves
 PACK_ROWS = 16_384  # rows per temporary plane, at most
 PACK_VALUES = 2**21
-SLICE = 0.03  # seconds a kernel call should take at most: Ctrl-C is answered between calls
+SLICE = 0.02  # seconds a kernel call should take at most: Ctrl-C is answered between calls
 SLOW, FAST = 2 * 10**9, 5 * 10**9  # multiplications a second, at least, of exact scores and of int8 codes
 RESCORE_VALUES, RESCORE_COST = 2**23, 128  # read by one call to rescore; what a row costs besides its dims
 EVERYTHING = 2**62
@@ -145,6 +145,7 @@ class Scan:
         work = len(task.queries) * task.dims  # for a row
         self.probe = min(max(PROBE_WORK // work // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
         self.most = max(int(SLICE * FAST) // work // BLOCK, 1) * BLOCK  # rows for one call of a kernel
+        self.most_rescored = max(RESCORE_VALUES // (task.dims + RESCORE_COST), 4)  # the same
         # for a block in the last probes, by the level at which checks begin; before any, no checks: nothing could be
         # dropped yet
         self.seconds = np.arange(len(bounds), 0, -1.0)
@@ -210,10 +211,11 @@ class Scan:
 
     def _rescore(self, segment: Segment, take: int) -> None:
         """Score the most promising candidates, up to `take` for each query, as many in a call as `most` rows allow."""
-        counts, most = self.packed.counts, max(RESCORE_VALUES // (self.task.dims + RESCORE_COST), 4)
-        group = len(counts)  # queries
-        if self.packed.rows.size > most:
-            group = max(most // max(min(int(counts.max()), take), 1), 1)
+        counts, most = self.packed.counts, self.most_rescored
+        if self.packed.rows.size <= most:
+            self.heaps.rescored += self._rescore_some(segment, slice(None), take)
+            return
+        group = max(most // max(min(int(counts.max()), take), 1), 1)  # queries
         for query in range(0, len(counts), group):
             left = take
             while left > 0:
@@ -428,6 +430,9 @@ def kept(
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
     """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
     count, n = scores.shape
+    if n == k and scores.size <= slices.VALUES:
+        with np.errstate(all="ignore"):
+            return (-scores if metric == "l2" else scores).astype(np.float32), ids
     found = np.empty((count, k), np.float32)
     named = ids if n == k else np.empty((count, k), np.int64)
     with np.errstate(all="ignore"):

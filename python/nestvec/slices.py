@@ -68,11 +68,19 @@ def distinct(values: Array) -> Array:
 def best(parts: Sequence[tuple[Array, Array]], k: int, *, largest: bool = False) -> tuple[Array, Array]:
     """The `k` best in each row of lists (n, m) of values and ids, side by side: smallest first, ties by smaller id."""
     count, width = len(parts[0][0]), sum(values.shape[1] for values, _ in parts)
+    if count * width <= SORTED:
+        return _best(parts, k, largest)
     k = min(k, width)
     result = np.empty((count, k), parts[0][0].dtype), np.empty((count, k), np.int64)
     for some in steps(count, width, SORTED):
-        values, ids = (np.concatenate([part[i][some] for part in parts], axis=1) for i in (0, 1))
-        order = np.lexsort((ids, -values if largest else values), axis=1)[:, :k]
-        row = np.arange(len(order))[:, None]
-        result[0][some], result[1][some] = values[row, order], ids[row, order]
+        result[0][some], result[1][some] = _best([(values[some], ids[some]) for values, ids in parts], k, largest)
     return result
+
+
+def _best(parts: Sequence[tuple[Array, Array]], k: int, largest: bool) -> tuple[Array, Array]:
+    values, ids = parts[0]
+    if len(parts) > 1:
+        values, ids = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
+    order = np.lexsort((ids, -values if largest else values), axis=1)[:, :k]
+    row = np.arange(len(order))[:, None]
+    return values[row, order], ids[row, order]
