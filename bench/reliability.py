@@ -32,8 +32,8 @@ ROUNDS = 7
 K = 10
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each call; they take turns."""
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, tuple[float, float]]:
+    """Median and least seconds of each call; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
@@ -41,7 +41,7 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) ->
             call()
             if turn:  # the first turn warms up
                 times[name].append(time.perf_counter() - begun)
-    return {name: median(some) for name, some in times.items()}
+    return {name: (median(some), min(some)) for name, some in times.items()}
 
 
 def filters(x: np.ndarray, q: np.ndarray, backend: str) -> list[dict]:
@@ -66,12 +66,12 @@ def filters(x: np.ndarray, q: np.ndarray, backend: str) -> list[dict]:
             calls["plan, none"] = partial(search, plan=plan)
             calls |= {f"plan, mask {s:g}": partial(search, plan=plan, filter=masks[s]) for s in (0.01, 0.5, 1.0)}
         times = interleaved(calls, ROUNDS if nq < 500 else 5)
-        for name, seconds in times.items():
-            base = times["plan, none" if name.startswith("plan") else "none"]
-            found.append(
-                {"backend": backend, "nq": nq, "filter": name, "ms": seconds / nq * 1e3, "ratio": seconds / base}
-            )
-            print(f"{backend} nq={nq} {name}: {seconds / nq * 1e3:.3f} ms/q, {seconds / base:.3f} of none", flush=True)
+        for name, (seconds, least) in times.items():
+            base, base_least = times["plan, none" if name.startswith("plan") else "none"]
+            row = {"backend": backend, "nq": nq, "filter": name, "ms": seconds / nq * 1e3}
+            row |= {"ratio": seconds / base, "ratio_min": least / base_least}
+            found.append(row)
+            print(row, flush=True)
         for share, mask in masks.items():
             allowed = np.flatnonzero(mask)
             exact = some[:3].astype(np.float64) @ x[allowed].astype(np.float64).T
@@ -123,8 +123,8 @@ def files(x: np.ndarray, folder: Path) -> dict:
         "map, header checked": lambda: nv.load(path, mmap=True, verify="header"),
     }
     times = interleaved(calls, 5)
-    result = {"bytes": size, **{f"{name} GB/s": size / seconds / 1e9 for name, seconds in times.items()}}
-    result["map, header checked ms"] = times["map, header checked"] * 1e3
+    result = {"bytes": size, **{f"{name} GB/s": size / seconds / 1e9 for name, (seconds, _) in times.items()}}
+    result["map, header checked ms"] = times["map, header checked"][0] * 1e3
     print(json.dumps(result, indent=1), flush=True)
     return result
 
@@ -153,8 +153,10 @@ def checks(x: np.ndarray, q: np.ndarray) -> dict:
         "add": lambda: nv.NestedIndex(x.shape[1]).add(x[:200_000], threads=1),
     }.items():
         times = interleaved({"with": call, "without": without(call)}, 15)
-        result[name] = times["with"] / times["without"]
-        print(f"{name}: with checks {result[name]:.4f} of without", flush=True)
+        result[f"{name}, medians"], result[f"{name}, minima"] = (
+            a / b for a, b in zip(times["with"], times["without"], strict=True)
+        )
+        print(name, result, flush=True)
     return result
 
 

@@ -210,8 +210,28 @@ def machine_lines(result: dict) -> list[str]:
     return lines
 
 
+def costs(result: dict) -> list[str]:
+    """What reliability.py measured: a table of filters, and a line for each other figure."""
+    machine = result["machine"]
+    parts = [f"{machine['cpu']}, {machine['cores']} cores; {machine['date']}; {result['data']}."]
+    if rows := result.get("filters"):
+        lines = ["| backend | nq | filter | ms/query | of no filter | by minima |", "|---" * 6 + "|"]
+        lines += [
+            f"| {r['backend']} | {r['nq']} | {r['filter']} | {r['ms']:.4g} | {r['ratio']:.3f} | {r['ratio_min']:.3f} |"
+            for r in rows
+        ]
+        parts += ["## filters", "\n".join(lines)]
+    for name in ("changes", "files", "checks"):
+        if name in result:
+            parts += [f"## {name}", "\n".join(f"- {key}: {value:.4g}" for key, value in result[name].items())]
+    return parts
+
+
 def report(path: Path) -> None:
     result = json.loads(path.read_text())
+    if "runs" not in result:
+        write(path, [f"# {path.stem}", *costs(result)])
+        return
     every = [row for run in result["runs"] for row in run["rows"]]
     if bench := every[0].get("bench"):
         write(path, [f"# {path.stem}", *machine_lines(result), LEGEND_BAGS[bench], *plain_tables(every)])

@@ -15,5 +15,5 @@ pytestmark = pytest.mark.torture
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_questions_while_an_index_changes(name: str, note: Callable[[str], None]) -> None:
-    questions, rounds = ask_while_changing(name, amount(3, 60))
+    questions, rounds = ask_while_changing(name, amount(2, 60))
     note(f"{questions} answers in {rounds} rounds, all of states that existed")
