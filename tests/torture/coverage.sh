@@ -7,12 +7,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 bin=$work/venv/bin
-"$bin/pip" -q install ".[test]" coverage gcovr -C build-dir="$work/build" -C cmake.build-type=RelWithDebInfo \
+# no isolated build: headers must still be there when lines are counted
+"$bin/pip" -q install scikit-build-core pybind11 cmake ninja coverage gcovr
+"$bin/pip" -q install --no-build-isolation ".[test]" -C build-dir="$work/build" -C cmake.build-type=RelWithDebInfo \
   -C cmake.define.NESTVEC_COVERAGE=ON
 export CI=true COVERAGE_FILE=$work/python
 # kernels of nestvec.kernels run as compiled by Numba or, far too slow to be watched, as loops
 "$bin/coverage" run --branch --source nestvec --omit '*/nestvec/kernels/*' -m pytest -q -p no:cacheprovider "$@" ||
   echo "some tests failed"
 "$bin/coverage" report --show-missing --skip-covered
-"$bin/gcovr" --root . --filter csrc/ --merge-mode-functions merge-use-line-min --exclude-throw-branches \
+"$bin/gcovr" --root . --filter csrc/ --merge-mode-functions merge-use-line-min --merge-lines --exclude-throw-branches \
   --print-summary "$work/build"
