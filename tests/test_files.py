@@ -648,6 +648,20 @@ def test_hostile_files(make: str, fill: str, change: Change, match: str, tmp_pat
             nv.load(tmp_path / "x", **how)
 
 
+@pytest.mark.parametrize("depth", [100, 900, 950, 970, 980, 990, 1000])
+def test_deep_metadata(depth: int) -> None:
+    kind, given, sections = apart(files.to_bytes(MAKE["ip"]()))
+    deep: list[Any] = []
+    for _ in range(depth):
+        deep = [deep]
+    try:
+        data = together(kind, given | {"more": deep}, sections)
+    except RecursionError:
+        pytest.skip("cannot even be written")
+    with pytest.raises(FileError):
+        nv.load(data)
+
+
 def test_putting_together_changes_nothing() -> None:
     for make in MAKE.values():
         data = files.to_bytes(changed(make()))

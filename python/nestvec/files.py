@@ -50,7 +50,7 @@ Pieces = dict[str, list[Array]]
 
 MAX_SEGMENTS = 65_536
 LARGEST_CENTER = 1e42  # what rotated float32 vectors cannot exceed
-TABLES = 64 * 2**20  # bytes that an encoder may draw beyond those of the file
+TABLES = 32 * 2**20  # bytes that drawing an encoder may take beyond those of the file: some tenths of a second
 
 
 def load(path: Any, *, mmap: bool = False, verify: str = "full") -> NestedIndex | BinaryIndex | MultiVectorIndex:
@@ -112,8 +112,8 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
     kind = KINDS[file.kind]
     with _refusing(file):
         index: NestedIndex | BinaryIndex | MultiVectorIndex = kind.restored(file)
-    if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
-        raise file.error(f"has metadata that no {file.kind} writes")
+        if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
+            raise file.error(f"has metadata that no {file.kind} writes")
     file.finish()
     file.check_unchanged()
     return index
@@ -150,7 +150,7 @@ def _refusing(file: File) -> Iterator[None]:
         raise
     except KeyError as error:
         raise file.error(f"lacks {error} in its metadata") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise file.error(f"is no valid {file.kind}: {error}") from None
 
 
@@ -525,14 +525,14 @@ def _encoder(file: File, given: dict[str, Any]) -> FixedDimensionalEncoder:
 
 
 def _table_bytes(given: dict[str, Any]) -> int:
-    """What an encoder of such parameters takes to draw its tables, about; a generator's state for each repetition."""
+    """Bytes that an encoder of such parameters takes to draw its tables, and a generator's state for each repetition."""
     d, repetitions, final, width = (
         arrays.integer(given[name] or 0, name, 0, MAX_SIZE)
         for name in ("dim", "num_repetitions", "final_projection_dim", "projection_dim")
     )
     k = arrays.integer(given["num_simhash_projections"], "num_simhash_projections", 0, MAX_BITS)
     size = repetitions * (width or d) << k
-    return repetitions * (20 * k * d + 4 * d + 4096) + (4 * size if final else 0)
+    return repetitions * (20 * k * d + 4 * d + 4096) + (8 * size if final else 0)
 
 
 def _name_parts(names: Array | None) -> list[Part]:

@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import random
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ with atheris.instrument_imports(include=["nestvec"]) if atheris else nullcontext
     from mutate import SEARCHES
     from nestvec import storage
 
+MOST_KIB = 2**17  # that the largest use of memory may grow by
 OPENINGS: list[dict[str, Any]] = [{}, {"mmap": True}, {"verify": "header"}]
 
 
@@ -47,7 +49,16 @@ class Right(int):
 
 
 def one_input(data: bytes) -> None:
-    """Load and search it."""
+    """Load and search it, in no more memory than some hundred MiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ask(data)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    if taken > MOST_KIB:
+        raise AssertionError(f"{taken} KiB more than before")
+
+
+def ask(data: bytes) -> None:
+    """Load and search it; raises what must not happen."""
     for how in OPENINGS:
         try:
             if how.get("mmap"):

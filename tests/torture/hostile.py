@@ -88,11 +88,11 @@ class Mutant:
         if what < 0.1 and isinstance(holder, dict):
             del holder[key]
         elif what < 0.2 and isinstance(holder, dict):
-            holder["more"] = self.random.choice(VALUES)
+            holder["more"] = copy.deepcopy(self.random.choice(VALUES))
         elif what < 0.5 and isinstance(holder[key], int):
             holder[key] += self.random.choice([-64, -1, 1, 2, 64])
         else:
-            holder[key] = self.random.choice(VALUES)
+            holder[key] = copy.deepcopy(self.random.choice(VALUES))
 
     def _changed(self, array: np.ndarray) -> np.ndarray:
         what = self.random.random()
