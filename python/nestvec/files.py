@@ -525,7 +525,7 @@ def _encoder(file: File, given: dict[str, Any]) -> FixedDimensionalEncoder:
 
 
 def _table_bytes(given: dict[str, Any]) -> int:
-    """Bytes that an encoder of such parameters takes to draw its tables, and a generator's state for each repetition."""
+    """Bytes that an encoder of such parameters takes to draw its tables, and a generator for each repetition."""
     d, repetitions, final, width = (
         arrays.integer(given[name] or 0, name, 0, MAX_SIZE)
         for name in ("dim", "num_repetitions", "final_projection_dim", "projection_dim")
