@@ -429,3 +429,15 @@ def test_bad_options(name: str, wrong: tuple[int, ...]) -> None:
             error, bounds = (ValueError, "(at least|at most|between)") if value in wrong else (TypeError, "an integer")
             with pytest.raises(error, match=f"{name} must be {bounds}.*, got {value}"):
                 call(CODES, **{**needed, name: value})
+
+
+@pytest.mark.parametrize("bits", [31 * 64, 32 * 64, 2100, 63 * 64 + 5])
+def test_long_codes(bits: int, backend: Any, rng: np.random.Generator) -> None:
+    """Counts of bytes are added up after 31 words, before a byte is full: of codes that differ in every bit, too."""
+    codes = rng.integers(0, 256, (70, -(-bits // 8)), np.uint8)
+    codes[1] = ~codes[0]
+    for name, found in SCORES.items():
+        np.testing.assert_array_equal(
+            found(codes, codes, bits=bits), scores(codes, codes, name, bits).astype(np.float32)
+        )
+    equal(nv.hamming_topk(codes, codes, 9, bits=bits), best(scores(codes, codes, "hamming", bits), 9))

@@ -277,6 +277,31 @@ def test_a_file_that_changes_during_a_call_is_an_error(
         mapped.search(X[:1], 3)
 
 
+@pytest.mark.parametrize("make", ["ip", "binary", "documents"])
+def test_a_change_that_shows_is_never_refused(make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is found changed at each look in turn: the index is as before whenever a change is refused."""
+    index = changed(MAKE[make]())
+    index.save(tmp_path / "x.nv")
+    for change in (lambda mapped: add(mapped, 0, 3), lambda mapped: mapped.remove(mapped.ids[:2])):
+        refused, look = True, -1
+        while refused:
+            mapped, looks = nv.load(tmp_path / "x.nv", mmap=True), iter(range(100))
+            look, refused = look + 1, False
+
+            def check(last: int = look, looks: Any = looks) -> None:
+                if next(looks) == last:
+                    raise FileError("changed")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(mapped._file, "check_unchanged", check)
+                try:
+                    change(mapped)
+                except FileError:
+                    refused = True
+            assert refused == (len(mapped) == len(index))
+        assert look >= 2
+
+
 def test_saving_over_the_file_that_is_mapped(tmp_path: Path) -> None:
     index, path = changed(MAKE["ip"]()), tmp_path / "x.nv"
     index.save(path)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import arrays, backends, parallel, slices
 from .bits import counted, merged, packed_signs
-from .container import Container, reading
+from .container import Container, changing, reading
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
 from .parallel import limited, threads_for
@@ -91,7 +91,7 @@ class BinaryIndex(Container[BitSegment]):
     def __repr__(self) -> str:
         return f"BinaryIndex(bits={self.bits}, levels={self.levels}, ntotal={self.ntotal})"
 
-    @reading
+    @changing
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append codes; after an error the index is as it was.
 
@@ -114,7 +114,7 @@ class BinaryIndex(Container[BitSegment]):
         rows = self._codes(x, "x", threads, single=False)
         self._add(rows, ids, threads_for(threads, rows.size))
 
-    @reading
+    @changing
     def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
         """Give rows new codes; a search sees all of the old ones or all of the new ones.
 

@@ -48,6 +48,21 @@ def reading(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[In
     return cast("Callable[Concatenate[Index, P], R]", guarded)
 
 
+def changing(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[Index, P], R]:
+    """The same for a method that changes the index: nothing is refused once the change shows."""
+
+    @wraps(work)
+    def guarded(self: Index, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._refuse_changed()
+        try:
+            return work(self, *args, **kwargs)
+        except BaseException:
+            self._refuse_changed()
+            raise
+
+    return cast("Callable[Concatenate[Index, P], R]", guarded)
+
+
 class Collection(ABC, Generic[I]):
     """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
 
@@ -76,7 +91,7 @@ class Collection(ABC, Generic[I]):
         """Ids in order of adding, (ntotal,) int64, or objects where they are strings."""
         return living(self._contents)
 
-    @reading
+    @changing
     def remove(self, ids: Any, *, missing: str = "raise") -> int:
         """Remove by id. Searches that begin later do not find what was removed; its room is kept until `compact`.
 
@@ -165,6 +180,7 @@ class Collection(ABC, Generic[I]):
         self, contents: I, new: Array = NOTHING, slots: Array = NOTHING, gone: Array = NOTHING, dead: Array = NOTHING
     ) -> None:
         """Show new contents: `new` ids, if listed, are at `slots`; those of `gone` were at `dead` and are nowhere."""
+        self._refuse_changed()
         with self._naming():
             known = self._directory.changed(contents, new, slots, gone, dead)
             self._contents = contents  # what is interrupted before this has not happened

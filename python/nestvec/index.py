@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import arrays, backends, slices
 from .coding import Frame
-from .container import Container, Contents, reading
+from .container import Container, Contents, changing, reading
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
 from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
@@ -138,7 +138,7 @@ class NestedIndex(Container[Segment]):
             f"ntotal={self.ntotal})"
         )
 
-    @reading
+    @changing
     def add(self, x: Any, ids: Any = None, *, threads: int | None = None) -> None:
         """Append vectors; after an error the index is as it was.
 
@@ -161,7 +161,7 @@ class NestedIndex(Container[Segment]):
         x = arrays.vectors(x, "x", self._d)
         self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
 
-    @reading
+    @changing
     def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
         """Give rows new vectors; a search sees all of the old ones or all of the new ones.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import arrays, parallel, slices
 from .bags import BagQueries, best
-from .container import Collection, reading
+from .container import Collection, changing, reading
 from .filters import Bitmap, allowed_words, by_position
 from .ids import NOTHING, Run, listed_bytes
 from .index import NestedIndex
@@ -162,7 +162,7 @@ class MultiVectorIndex(Collection[Contents]):
         tokens = sum(segment.nbytes for segment in contents.store.segments)
         return tokens + contents.encodings.memory_usage() + listed_bytes(contents.runs)
 
-    @reading
+    @changing
     def add(
         self,
         docs: Any,
@@ -206,7 +206,7 @@ class MultiVectorIndex(Collection[Contents]):
                 self._refuse_known(given)
             self._show(before, *self._extended(before, bags, given, made, workers), NOTHING)
 
-    @reading
+    @changing
     def update(
         self,
         ids: Any,
@@ -321,6 +321,7 @@ class MultiVectorIndex(Collection[Contents]):
         return after, first + np.arange(len(bags))
 
     def _show(self, before: Contents, after: Contents, slots: Array, old: Array) -> None:
+        self._refuse_changed()
         if before.names is None and after.names is not None:
             self._swap(after)  # ids that were positions are listed now
         else:

@@ -27,7 +27,7 @@ OTHERS = {  # what is made of a failure on the way to MemoryError, and by whom
     r"SystemError: error return without exception set": "numpy, an iterator",
     r"SystemError: NULL object passed to Py_BuildValue": "CPython",
     r"RuntimeError: can't allocate lock": "CPython",
-    r"TypeError: Unable to convert function return value to a Python type!": "pybind11, an integer",
+    r"(TypeError|FileError): .*Unable to convert function return value": "pybind11, an integer, a checksum for one",
     r"ValueError: \[digital envelope routines\]": "OpenSSL, a fingerprint",
 }
 
