@@ -277,6 +277,7 @@ class Container(Collection[Contents[S]]):
     """Rows in segments that are never moved."""
 
     _bounds: Array  # ends of levels
+    _expected = 0  # rows that parts still to be added make in all: they get the room that adding them at once does
 
     def __init__(self, frame: Any = None) -> None:
         self._start = frame
@@ -403,7 +404,7 @@ class Container(Collection[Contents[S]]):
         """Write rows of `x` from `at` on into the last segment, or a new one; how many went in."""
         next_id = before.next_id + at
         if not stored or not _fits(stored[-1], given, next_id):
-            growth = max(int(before.ntotal * GROWTH), SMALLEST)
+            growth = max(int(before.ntotal * GROWTH), SMALLEST, self._expected - before.ntotal)
             capacity = padded(min(max(len(x) - at, growth), arrays.MAX_ROWS), BLOCK)
             ids = np.empty(0 if given is None else capacity, np.int64)
             stored.append(Stored(self._allocate(capacity, ids, next_id if given is None else 0), 0))
