@@ -111,54 +111,15 @@ class BinaryIndex(Container[BitSegment]):
         TypeError
             Integers other than uint8.
         """
+        self._add(x, ids, threads)
+
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
         rows = self._codes(x, "x", threads, single=False)
-        self._add(rows, ids, threads_for(threads, rows.size))
+        return rows, threads_for(threads, rows.size)
 
-    @changing
-    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
-        """Give rows new codes; a search sees all of the old ones or all of the new ones.
-
-        The new codes are written behind the others. The room of the old ones is kept until `compact`.
-
-        Parameters
-        ----------
-        ids : (n,) int64
-            Of codes in the index, each once.
-        x, threads
-            As for `add`.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index; nothing is updated.
-        ValueError, TypeError
-            As `add`.
-        """
-        rows = self._codes(x, "x", threads, single=False)
-        self._update(ids, rows, threads_for(threads, rows.size))
-
-    def merge(self, other: BinaryIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all codes of another index with the same `bits`; the other one stays as it is.
-
-        Parameters
-        ----------
-        other : BinaryIndex
-        add_id : int
-            Added to the ids of the other index.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Other `bits`; ids that are taken.
-        """
-        if not isinstance(other, BinaryIndex):
-            raise TypeError(f"other must be a BinaryIndex, got {type(other).__name__}")
+    def _refuse_unlike(self, other: BinaryIndex) -> None:
         if other.bits != self._bits:
             raise ValueError(f"the other index has codes of {other.bits} bits, this one of {self._bits}")
-        ids = other.ids
-        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
     @reading

@@ -66,12 +66,27 @@ def changing(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[I
 class Collection(ABC, Generic[I]):
     """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
 
-    def __init__(self, contents: I) -> None:
-        self._contents = contents
+    def __init__(self, empty: I) -> None:
+        self._contents = self._empty = empty
         self._directory = Directory()
         self._writing = parallel.Lock()  # held as long as a change takes, by one thread at a time
         self._naming = parallel.Lock()  # held while ids are looked up, and for the moment in which a change shows
         self._file: File | None = None  # in which contents, or some of them, lie
+
+    @abstractmethod
+    def add(self, x: Any, /, ids: Any = None, *, threads: int | None = None) -> None:
+        """Append; after an error the index is as it was."""
+
+    @abstractmethod
+    def reconstruct(self, ids: Any) -> Any:
+        """What is stored under some ids, as `add` takes it."""
+
+    @abstractmethod
+    def _compacted(self, contents: I, workers: int) -> I:
+        """The same contents in one piece without anything removed."""
+
+    def _refuse_unlike(self, other: Any) -> None:
+        """ValueError if what another index of this class stores cannot be added to this one."""
 
     @property
     def ntotal(self) -> int:
@@ -121,6 +136,62 @@ class Collection(ABC, Generic[I]):
             if len(slots):
                 self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)
+
+    def clear(self) -> None:
+        """Remove everything; ids, unless given, begin at 0 again."""
+        with self._writing():
+            self._swap(self._empty)
+            self._file = None
+
+    def compact(self, *, threads: int | None = None) -> None:
+        """Copy what was not removed, and free the room of the rest; ids and answers stay.
+
+        The index holds both copies for as long as that takes, and can be searched; changes wait.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all cores this process may use.
+        """
+        workers = parallel.threads_for(threads, 2**62)
+        with self._writing():
+            contents = self._contents
+            self._refuse_changed()
+            if not contents.tombstones and contents.pieces <= 1 and self._file is None:
+                return
+            compacted = self._compacted(contents, workers)
+            self._refuse_changed()
+            self._swap(compacted)
+            self._file = None
+
+    def merge(self: Index, other: Index, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all that another index of the same kind holds, as it is stored there; the other one stays as it is.
+
+        Documents of a `MultiVectorIndex` are encoded by the encoder of the index they are added to.
+
+        Parameters
+        ----------
+        other : index of the same class
+            With vectors, codes or tokens of as many dims or bits.
+        add_id : int
+            Added to the ids of the other index, if they are integers.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Other dims or bits; ids that are taken; no stored rows.
+        TypeError
+            An index of another class.
+        """
+        if not isinstance(other, Collection) or not (isinstance(other, type(self)) or isinstance(self, type(other))):
+            raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
+        self._refuse_unlike(other)
+        shift = arrays.integer(add_id, "add_id", 0)
+        ids = other.ids
+        if len(ids):
+            self.add(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads=threads)
 
     def save(self, path: Any) -> None:
         """Write the index to a file, which `nestvec.load` reads; the same index gives the same bytes.
@@ -233,6 +304,11 @@ class Contents(NamedTuple, Generic[S]):
     frame: Any  # what codes are relative to, of indexes that have such a thing
 
     @property
+    def pieces(self) -> int:
+        """Segments."""
+        return len(self.stored)
+
+    @property
     def room(self) -> int:
         """Slots."""
         return sum(segment.capacity for segment, _, _ in self.stored)
@@ -280,9 +356,12 @@ class Container(Collection[Contents[S]]):
     _expected = 0  # rows that parts still to be added make in all: they get the room that adding them at once does
 
     def __init__(self, frame: Any = None) -> None:
-        self._start = frame
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
         super().__init__(Contents((), 0, Tombstones(), frame))
+
+    @abstractmethod
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
+        """What `add` was given, checked, as `_write` takes it, and how many threads to write it with."""
 
     def twin(self: C) -> C:
         """The same contents, in the same memory, to add to while this one stays as it is; one of the two may grow."""
@@ -305,7 +384,7 @@ class Container(Collection[Contents[S]]):
     def _begin(self, x: Array) -> Any:
         """The frame that the first rows call for."""
         del x
-        return self._start
+        return self._empty.frame
 
     def _checkpoint(self, segment: S, n: int) -> Callable[[], None]:
         """What undoes writes to rows from n on, as far as rows below n depend on them."""
@@ -317,38 +396,16 @@ class Container(Collection[Contents[S]]):
         contents = self._contents
         return sum(segment.nbytes for segment, _, _ in contents.stored) + listed_bytes(contents.runs)
 
-    def clear(self) -> None:
-        """Remove everything; ids begin at 0 again."""
-        with self._writing():
-            self._swap(Contents((), 0, Tombstones(), self._start))
-            self._file = None
+    def _compacted(self, contents: Contents[S], workers: int) -> Contents[S]:
+        alive = contents.tombstones.alive(contents.room)
+        runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
+        slots = np.concatenate([NOTHING, *runs])
+        parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
+        stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
+        return contents._replace(stored=stored, tombstones=Tombstones())
 
-    def compact(self, *, threads: int | None = None) -> None:
-        """Copy the rows that were not removed, and free the room of the others; ids and answers stay.
-
-        The index holds both copies for as long as that takes, and can be searched; changes wait.
-
-        Parameters
-        ----------
-        threads : int, optional
-            Default: all cores this process may use.
-        """
-        workers = parallel.threads_for(threads, 2**62)
-        with self._writing():
-            contents = self._contents
-            self._refuse_changed()
-            if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
-                return
-            alive = contents.tombstones.alive(contents.room)
-            runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
-            slots = np.concatenate([NOTHING, *runs])
-            parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
-            stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
-            self._refuse_changed()
-            self._swap(contents._replace(stored=stored, tombstones=Tombstones()))
-            self._file = None
-
-    def _add(self, x: Array, ids: Any, workers: int) -> None:
+    def _add(self, x: Any, ids: Any, threads: int | None) -> None:
+        x, workers = self._incoming(x, threads)
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         with self._writing():
             before = self._contents
@@ -359,7 +416,27 @@ class Container(Collection[Contents[S]]):
             after, slots = self._extended(before, x, given, workers)
             self._publish(after, NOTHING if given is None else given, slots)
 
-    def _update(self, ids: Any, x: Array, workers: int) -> None:
+    @changing
+    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
+        """Give rows new vectors or codes; a search sees all of the old ones or all of the new ones.
+
+        The new ones are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : (n,) int64
+            Of rows in the index, each once.
+        x, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        x, workers = self._incoming(x, threads)
         wanted = arrays.int64_ids(ids, len(x))
         with self._writing():
             before, old = self._find(wanted)

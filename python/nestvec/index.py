@@ -158,55 +158,16 @@ class NestedIndex(Container[Segment]):
         TypeError
             A dtype that holds no real numbers.
         """
+        self._add(x, ids, threads)
+
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
         x = arrays.vectors(x, "x", self._d)
-        self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
+        return x, threads_for(threads, x.size * 8)
 
-    @changing
-    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
-        """Give rows new vectors; a search sees all of the old ones or all of the new ones.
-
-        The new vectors are written behind the others. The room of the old ones is kept until `compact`.
-
-        Parameters
-        ----------
-        ids : (n,) int64
-            Of rows in the index, each once.
-        x, threads
-            As for `add`.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index; nothing is updated.
-        ValueError, TypeError
-            As `add`.
-        """
-        x = arrays.vectors(x, "x", self._d)
-        self._update(ids, x, threads_for(threads, len(x) * self._d * 8))
-
-    def merge(self, other: NestedIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all rows of another index with the same `d`, as they are stored there; the other one stays as it is.
-
-        Parameters
-        ----------
-        other : NestedIndex
-        add_id : int
-            Added to the ids of the other index.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Another `d`; ids that are taken; no stored rows.
-        """
-        if not isinstance(other, NestedIndex):
-            raise TypeError(f"other must be a NestedIndex, got {type(other).__name__}")
+    def _refuse_unlike(self, other: NestedIndex) -> None:
         if other.d != self._d:
             raise ValueError(f"the other index has vectors of {other.d} dims, this one of {self._d}")
         other._refuse_rowless("merge")
-        ids = other.ids
-        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
     @reading
@@ -457,7 +418,7 @@ class NestedIndex(Container[Segment]):
         return steps
 
     def _refuse_cut(self, code: str, dims: int) -> None:
-        if code == "b1" and self._start.rotation is not None and dims not in self._bounds:
+        if code == "b1" and self._empty.frame.rotation is not None and dims not in self._bounds:
             raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
     def _refuse_rowless(self, what: str) -> None:
@@ -500,7 +461,7 @@ class NestedIndex(Container[Segment]):
 
     def _begin(self, x: Array) -> Frame:
         """The mean that signs are relative to, from the first vectors."""
-        frame: Frame = self._start
+        frame: Frame = self._empty.frame
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
         some = x[:: -(-len(x) // MEAN_ROWS)]

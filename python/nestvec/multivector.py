@@ -53,6 +53,11 @@ class Contents(NamedTuple):
         return [Run(0, self.store.ntotal, NOTHING if self.names is None else self.names, 0)]
 
     @property
+    def pieces(self) -> int:
+        """Segments of tokens."""
+        return len(self.store.segments)
+
+    @property
     def room(self) -> int:
         """Positions, and some more up to a multiple of 64."""
         return padded(self.store.ntotal, BLOCK)
@@ -128,8 +133,7 @@ class MultiVectorIndex(Collection[Contents]):
                 "give the encoder a final_projection_dim, fewer repetitions or a smaller projection_dim"
             )
         encodings = NestedIndex(encoder.fde_dim, self._bounds(levels), "ip", None, codes=codes)
-        self._start = Contents(Store(), encodings, None, 0, Tombstones())
-        super().__init__(self._start)
+        super().__init__(Contents(Store(), encodings, None, 0, Tombstones()))
 
     def _bounds(self, levels: Iterable[int] | None) -> list[int]:
         encoder = self._encoder
@@ -244,65 +248,20 @@ class MultiVectorIndex(Collection[Contents]):
                 after, slots = self._extended(before, bags, given, made, workers)
                 self._show(before, after.without(old), slots, old)
 
-    def merge(self, other: MultiVectorIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all documents of another index, with their tokens as stored there; the other one stays as it is.
+    def _refuse_unlike(self, other: MultiVectorIndex) -> None:
+        if other.encoder.dim != self._encoder.dim:
+            raise ValueError(f"the other index has tokens of {other.encoder.dim} dims, this one of {self._encoder.dim}")
 
-        They are encoded by this index's encoder, from the tokens as stored.
-
-        Parameters
-        ----------
-        other : MultiVectorIndex
-            Of an encoder with the same `dim`.
-        add_id : int
-            Added to the ids of the other index, if they are integers.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Another `dim`; ids that are taken.
-        """
-        if not isinstance(other, MultiVectorIndex):
-            raise TypeError(f"other must be a MultiVectorIndex, got {type(other).__name__}")
-        shift = arrays.integer(add_id, "add_id", 0)
-        ids = other.ids
-        if len(ids):
-            self.add(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads=threads)
-
-    def clear(self) -> None:
-        """Remove everything; ids, unless given, begin at 0 again."""
-        with self._writing():
-            self._swap(self._start)
-            self._file = None
-
-    def compact(self, *, threads: int | None = None) -> None:
-        """Copy the documents that were not removed, and free the room of the others; ids and answers stay.
-
-        The index holds both copies for as long as that takes, and can be searched; changes wait.
-
-        Parameters
-        ----------
-        threads : int, optional
-            Default: all cores this process may use.
-        """
-        workers = threads_for(threads, 2**62)
-        with self._writing():
-            before = self._contents
-            self._refuse_changed()
-            if not before.tombstones and len(before.store.segments) <= 1 and self._file is None:
-                return
-            positions = np.flatnonzero(to_bools(before.tombstones.alive(before.room), before.store.ntotal))
-            names: Array | None = positions if before.names is None else before.names[positions]
-            if before.names is None and len(positions) == before.store.ntotal:
-                names = None  # positions stay what they are
-            store, encodings = Store(), self._start.encodings
-            if len(positions):
-                store = gathered(before.store, positions, workers)
-                encodings = before.encodings.taken(positions, workers)
-            self._refuse_changed()
-            self._swap(Contents(store, encodings, names, before.next_id, Tombstones()))
-            self._file = None
+    def _compacted(self, contents: Contents, workers: int) -> Contents:
+        positions = np.flatnonzero(to_bools(contents.tombstones.alive(contents.room), contents.store.ntotal))
+        names: Array | None = positions if contents.names is None else contents.names[positions]
+        if contents.names is None and len(positions) == contents.store.ntotal:
+            names = None  # positions stay what they are
+        store, encodings = Store(), self._empty.encodings
+        if len(positions):
+            store = gathered(contents.store, positions, workers)
+            encodings = contents.encodings.taken(positions, workers)
+        return Contents(store, encodings, names, contents.next_id, Tombstones())
 
     def _extended(
         self, before: Contents, bags: arrays.Ragged, given: Array | None, made: Array | None, workers: int
