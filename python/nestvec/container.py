@@ -353,7 +353,7 @@ class Container(Collection[Contents[S]]):
     """Rows in segments that are never moved."""
 
     _bounds: Array  # ends of levels
-    _expected = 0  # rows that parts still to be added make in all: they get the room that adding them at once does
+    _written: Callable[[int], None] | None = None  # told how many rows were written, by any thread
 
     def __init__(self, frame: Any = None) -> None:
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
@@ -481,7 +481,7 @@ class Container(Collection[Contents[S]]):
         """Write rows of `x` from `at` on into the last segment, or a new one; how many went in."""
         next_id = before.next_id + at
         if not stored or not _fits(stored[-1], given, next_id):
-            growth = max(int(before.ntotal * GROWTH), SMALLEST, self._expected - before.ntotal)
+            growth = max(int(before.ntotal * GROWTH), SMALLEST)
             capacity = padded(min(max(len(x) - at, growth), arrays.MAX_ROWS), BLOCK)
             ids = np.empty(0 if given is None else capacity, np.int64)
             stored.append(Stored(self._allocate(capacity, ids, next_id if given is None else 0), 0))
@@ -492,7 +492,13 @@ class Container(Collection[Contents[S]]):
         step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
         cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
-        parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
+
+        def write(span: tuple[int, int]) -> None:
+            self._write(segment, frame, x, at - n, *span)
+            if self._written:
+                self._written(span[1] - span[0])
+
+        parallel.run(write, spans, workers)
         stored[-1] = Stored(segment, n + count)
         return count
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import arrays
 from ..binary import BinaryIndex
-from ..index import MEAN_ROWS, NestedIndex
+from ..index import NestedIndex
 from ..multivector import MultiVectorIndex
 from ..muvera import FixedDimensionalEncoder
 from ..plan import CODES
@@ -24,7 +24,6 @@ from .progress import Bar
 
 Array = npt.NDArray[Any]
 
-PART = MEAN_ROWS  # rows added at a time: signs are taken of rows less the mean of the first part
 OPTIONS = {  # options that only some kinds have, with the value that stands for "not given"
     "nested": ("metric", "levels", "rows", "codes", "rotate"),
     "binary": ("levels", "bits"),
@@ -125,14 +124,12 @@ def build(
 
 
 def add(index: NestedIndex | BinaryIndex, rows: Array, ids: Array | None, bar: Bar, threads: int | None) -> None:
-    """Add rows in parts, for the sake of the bar; the index is as if they had been added at once."""
-    if ids is not None:
-        ids = arrays.int64_ids(ids, len(rows))
-    index._expected = len(rows)
-    for at in range(0, len(rows), PART):
-        bar(at, len(rows), "adding rows")
-        some = slice(at, at + PART)
-        index.add(rows[some], None if ids is None else ids[some], threads=threads)
+    """Add rows, at once for the sake of their mean, and show how many are written."""
+    index._written = bar.counting(len(rows), "adding rows")
+    try:
+        index.add(rows, ids, threads=threads)
+    finally:
+        index._written = None
 
 
 def _refuse_taken(path: Path, force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,19 @@ class Bar:
                 self._progress.remove_task(self._task)
             self._task, self._what = self._progress.add_task(what, total=total or None), what
         self._progress.update(self._task, completed=done, total=total or None)
+
+    def counting(self, total: int, what: str) -> Callable[[int], None]:
+        """A callable for any thread that is told what was done since the last call."""
+        done = 0
+        self(0, total, what)
+
+        def more(count: int) -> None:
+            nonlocal done
+            with self._lock:
+                done += count
+                self(done, total, what)
+
+        return more
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -80,7 +80,7 @@ def search(
     with Bar() as bar:
         index = opened(file, bar, quick_open)
         asked: dict[str, Any] = {**options.depth(index, dims, bits), "threads": threads}
-        ids = None if allowed is None else _allowed(allowed)
+        ids = None if allowed is None else _allowed(allowed, index)
         wanted = queries(index, source, key)
         known = () if recall is None else index.plans
         if radius is not None:
@@ -96,10 +96,13 @@ def search(
             print(f"{out}: {found.count:,} results of {len(found):,} queries")
 
 
-def _allowed(given: str) -> Any:
+def _allowed(given: str, index: Index) -> Any:
     if re.fullmatch(r"\d*:\d*", given):
         return slice(*(int(end) if end else None for end in given.split(":")))
-    return inputs.ids(given)
+    ids = inputs.ids(given)
+    if ids.dtype == object and index.ids.dtype != object:
+        raise click.UsageError(f"--filter {given}: {ids[0]!r} is no id; those of this index are integers")
+    return ids
 
 
 def _parts(index: Index, wanted: Queries, ids: Any, bar: Bar) -> Iterator[tuple[Queries, Any]]:
