@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,12 @@ from .container import Container, changing, reading
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, BitTask, nearest, query_words
 from .parallel import limited, threads_for
+from .plan import Stage
 from .planes import BLOCK, Words
 from .tombstones import to_bools
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -240,6 +244,43 @@ class BinaryIndex(Container[BitSegment]):
         if array.dtype.kind in "iub":
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
+
+    def _width(self, dims: int | None) -> int:
+        return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            queries = self.reconstruct(own)
+        else:
+            queries = self._codes(queries, "queries", threads, single=True)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return self.search(some, count, bits=wide, plan=stages, threads=threads)
+
+        def listed(some: Array, depth: int, stages: list[Stage]) -> Array:
+            *before, last = stages
+            plan = [*before, Stage("b1")] if before else None
+            return self.search(some, depth, bits=last.dims, plan=plan, threads=threads)[1]
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple(("b1", end) for end in self.levels if end < wide),
+            last=Stage("b1"),
+            ascending=True,
+            ties=1024,  # distances are few
+            exact=ask,
+            listed=listed,
+            run=ask,
+        )
 
     def _ready(self, q: Any, used: int, given: Any) -> tuple[Array, list[BitPart], int]:
         queries = query_words(self._codes(q, "q", 1, single=True), self._bounds, used)
