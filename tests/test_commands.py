@@ -575,14 +575,17 @@ def test_bench_beside_faiss(here: SimpleNamespace, run: Any, name: str, options:
     assert code == 0
     measured = json.loads(out)["methods"]
     assert measured.keys() >= {"exact", by}
-    if name != "codes":  # where distances tie, and faiss does not order ties by id
-        assert measured[by]["recall"] == 1
+    assert measured[by]["recall"] == measured["exact"]["recall"] == 1
 
 
-def test_agreement_leaves_out_the_queries_themselves() -> None:
-    exact, other = np.asarray([[0, 1, 2], [5, 6, -1]]), np.asarray([[0, 2, 9], [6, 5, -1]])
-    assert bench.agreement(exact, other, None) == pytest.approx((2 / 3 + 1) / 2)
-    assert bench.agreement(exact, other, np.asarray([0, 5])) == pytest.approx((1 / 2 + 1) / 2)
+def test_recall_counts_ties_and_leaves_out_the_queries_themselves() -> None:
+    index = nv.NestedIndex(1, metric="l2")
+    index.add([[0.0], [1.0], [-1.0], [2.0]], [5, 6, 7, 8])
+    q = np.zeros((1, 1), np.float32)
+    assert bench.reaching(index, q, None, 2) == ([{5, 6, 7}], 2)
+    assert bench.reaching(index, q, np.asarray([5]), 2) == ([{6, 7}], 1)
+    assert bench.reaching(index, q, None, 9) == ([{5, 6, 7, 8}], 4)
+    assert bench.recall_of(np.asarray([[7, 6], [8, -1]]), [{5, 6, 7}, {5, 8}], 2) == 0.75
 
 
 @pytest.mark.skipif(not hasattr(nv, "profile"), reason="there are no profiles yet")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import click
@@ -40,7 +41,10 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         # click's own error report takes several lines, so errors are reported here.
         given = sys.argv[1:] if args is None else args
-        code = commands().main(given or ["--help"], prog_name="nestvec", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _warned
+            code = commands().main(given or ["--help"], prog_name="nestvec", standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
     except FileError as error:
@@ -122,6 +126,10 @@ def _drop_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"nestvec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

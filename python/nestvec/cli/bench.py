@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import backends, parallel
+from ..binary import BinaryIndex
 from ..multivector import MultiVectorIndex
+from ..plan import Plan, Point
 from . import options
 from .compare import by_faiss
 from .opening import Index, Queries, opened, queries, sampled
@@ -24,7 +26,7 @@ Array = npt.NDArray[Any]
 Method = Callable[[Queries], Array]
 
 SINGLE = 20  # queries of a round that are also asked alone
-FOUND = 50  # queries whose results are compared at a time
+TIES = 1024  # results beyond k that are looked at for scores that equal the k-th, any of which will do
 
 
 @dataclass
@@ -94,12 +96,12 @@ def bench(
             methods["plan"] = _searching(index, k, plan=plan, **fixed)
         if compare:
             bar(0, 0, "copying rows for faiss")
-            name, method = by_faiss(index, k, next(iter(depth.values()), None), threads or parallel.cores())
+            name, method = by_faiss(index, k, options.plan_dims(depth), threads or parallel.cores())
             methods[name] = method
         timings = measured(methods, asked, rounds, bar)
-        exact = methods["exact"](asked)
+        good, need = reaching(index, asked, own, k, **fixed, **_exactly(index))
         for name, method in methods.items():
-            timings[name].recall = 1.0 if name == "exact" else agreement(exact, method(asked), own)
+            timings[name].recall = recall_of(method(asked), good, need)
     facts = {"file": file, "kind": type(index).__name__, "rows": index.ntotal, "k": k, **depth, "batch": len(asked)}
     facts |= {"threads": threads or parallel.cores(), "backend": backends.describe()[0], "rounds": rounds}
     facts |= {"queries": queries_ or "rows", "plan": plan.to_dict()}
@@ -133,15 +135,14 @@ def _plan(
     asked: Queries | None,
     threads: int | None,
     bar: Bar,
-) -> Any:
+) -> Plan:
     """The plan that the file holds for this, or one tuned now."""
-    wanted = next(iter(depth.values()), None) or getattr(index, options.depth_name(index) or "", None)
-    wanted = getattr(index, "d", wanted) if wanted is None else wanted
+    dims = options.plan_dims(depth)
     for plan in index.plans:
-        if (plan.k, plan.recall) == (k, recall) and (wanted is None or plan.dims == wanted):
+        if (plan.k, plan.recall, plan.dims) == (k, recall, index._width(dims)):
             return plan
     note(f"{file} has no plan for k {k} and recall {recall:g}; tuning one, which nestvec tune keeps")
-    return index.tune(asked, k, recall, threads=threads, progress=bar, **depth)
+    return index.tune(asked, k, recall, dims=dims, threads=threads, progress=bar)
 
 
 def _searching(index: Index, k: int, **fixed: Any) -> Method:
@@ -169,22 +170,31 @@ def measured(methods: dict[str, Method], asked: Queries, rounds: int, bar: Bar) 
     return timings
 
 
-def agreement(exact: Array, found: Array, own: Array | None) -> float:
-    """Share of the exact results that were found, those aside that queries themselves are; ids (n, k)."""
-    shares = []
-    for query in range(len(exact)):
-        wanted = {one for one in exact[query].tolist() if one not in (-1, None)}
-        if own is not None:
-            wanted.discard(own[query])
-        if wanted:
-            shares.append(len(wanted.intersection(found[query].tolist())) / len(wanted))
-    return float(np.mean(shares)) if shares else 1.0
+def reaching(index: Index, asked: Queries, own: Array | None, k: int, **fixed: Any) -> tuple[list[set[Any]], int]:
+    """For each query all ids whose exact score reaches that of the last result, itself aside; and how many to find."""
+    search: Any = index.search
+    scores, ids = search(asked, min(k + TIES, index.ntotal), **fixed)
+    if isinstance(index, BinaryIndex) or getattr(index, "metric", "") == "l2":
+        scores = -scores
+    good, need = [], min(k, index.ntotal) - (own is not None)
+    for query, (row, names) in enumerate(zip(scores, ids, strict=True)):
+        others = np.asarray([name not in (-1, None) and (own is None or name != own[query]) for name in names.tolist()])
+        row, names = row[others], names[others]
+        good.append(set(names[row >= row[:need].min(initial=np.inf)].tolist()))
+    return good, need
 
 
-def _print(facts: dict[str, Any], results: dict[str, dict[str, float]], plan: Any, k: int) -> None:
+def recall_of(found: Array, good: list[set[Any]], need: int) -> float:
+    """Share of the results to be found; ids (n, k)."""
+    return float(
+        np.mean([min(len(some & {*row}), need) / need for some, row in zip(good, found.tolist(), strict=True)])
+    )
+
+
+def _print(facts: dict[str, Any], results: dict[str, dict[str, float]], plan: Plan, k: int) -> None:
     batch, count = facts["batch"], facts["threads"]
     print(f"{facts['file']}: {facts['kind']}, {facts['rows']:,} rows; {facts['backend']}, {count} threads at most")
-    print(f"plan: {' > '.join(map(str, plan.stages)) if plan.stages else 'exact search'}, tuned for {plan.recall:g}")
+    print(f"plan: {Point(plan.stages, 0, 0, 0)}, tuned for recall {plan.recall:g}")
     rows = [
         (name, f"{one['one_ms']:.3f}", f"{one['batch_ms']:.4f}", f"{one['recall']:.4f}")
         for name, one in results.items()

@@ -75,3 +75,8 @@ def depth(index: Collection[Any], dims: int | None, bits: int | None) -> dict[st
             hint = f"use --{own}" if own else "leave it out"
             raise click.UsageError(f"--{name} does not go with a {type(index).__name__}; {hint}")
     return given
+
+
+def plan_dims(depth: dict[str, int]) -> int | None:
+    """What `tune` calls either of them."""
+    return next(iter(depth.values()), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
 
 import click
 
@@ -60,10 +60,12 @@ def tune(
     with Bar() as bar:
         index = opened(file, bar, quick_open)
         given = None if queries_ is None else queries(index, queries_, key)
-        depth: dict[str, Any] = options.depth(index, dims, bits)
-        plan = index.tune(
-            given, k, recall, confidence, sample=sample, seed=seed, threads=threads, progress=bar, **depth
-        )
+        wide = options.plan_dims(options.depth(index, dims, bits))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the plan says the same
+            plan = index.tune(
+                given, k, recall, confidence, dims=wide, sample=sample, seed=seed, threads=threads, progress=bar
+            )
         if save:
             bar(0, 0, "saving")
             index.save(file)
