@@ -118,10 +118,8 @@ def _questions(
     """Queries, and the id of the row that each of them is, if they are rows."""
     if name is not None:
         return queries(index, name, key)[:sample], None
-    if k == 1:
-        raise click.UsageError(
-            "rows find themselves first, so -k 1 says nothing about them; give --queries or a larger -k"
-        )
+    if k == 1 or index.ntotal == 1:
+        raise click.UsageError("rows find themselves first: -k 1 says nothing of them; give --queries, or a larger -k")
     ids, asked = sampled(index, sample, seed)
     return asked, ids
 

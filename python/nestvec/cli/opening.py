@@ -12,7 +12,7 @@ from ..arrays import vectors as checked
 from ..binary import BinaryIndex
 from ..files import load
 from ..index import NestedIndex
-from ..multivector import MultiVectorIndex
+from ..multivector import QUERY_TOKENS, MultiVectorIndex
 from . import inputs
 from .progress import Bar
 
@@ -45,7 +45,11 @@ def sampled(index: Index, count: int, seed: int) -> tuple[Array, Queries]:
         raise click.UsageError("this index keeps no rows to take for queries; give some by --queries")
     rng = np.random.default_rng(seed)
     ids = rng.choice(index.ids, min(count, index.ntotal), replace=False)
-    return ids, index.reconstruct(ids)
+    if not isinstance(index, MultiVectorIndex):
+        return ids, index.reconstruct(ids)
+    bags = [bag[:QUERY_TOKENS] for bag in index.reconstruct(ids)]
+    full = [len(bag) > 0 for bag in bags]
+    return ids[full], [bag for bag in bags if len(bag)]
 
 
 def _codes(found: Array, bits: int) -> Array:
