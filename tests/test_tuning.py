@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def bag_index(n: int = 400, ids: Sequence[Any] | None = None) -> nv.MultiVectorI
 
 
 @pytest.fixture
-def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+def cheap(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Times that are made of the rows scored and the bits read, so that tests do not depend on the machine."""
     price = {"b1": 1.0, "i4": 4.0, "i8": 8.0, "raw": 32.0, "row": 8.0, "exact": 20.0}
 
@@ -55,7 +55,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
 
     monkeypatch.setattr(Tuning, "_seconds", seconds)
     monkeypatch.setattr(Tuning, "_exact_from", lambda self, chain: None)
-    yield price
+    return price
 
 
 # Bounds
@@ -368,7 +368,7 @@ def test_dict_and_back(cheap: dict[str, float]) -> None:
 def test_other_dicts(change: dict[str, Any], cheap: dict[str, float]) -> None:
     given = nested_index(500, 64).tune(recall=0.5).to_dict()
     nv.Plan.from_dict(given)
-    with pytest.raises(ValueError, match="this is no plan as Plan.to_dict gives it"):
+    with pytest.raises(ValueError, match="this is no plan as"):
         nv.Plan.from_dict({**given, **change})
     for name in given:
         with pytest.raises(ValueError, match="no plan"):

@@ -283,6 +283,24 @@ def staged(plan: Any, queries: int, rows: int) -> Any:
     return (plan.for_search(queries, rows) or None) if isinstance(plan, Plan) else plan
 
 
+def stages_of(plan: Any) -> list[Stage]:
+    """The stages of what was passed as ``plan``.
+
+    Raises
+    ------
+    TypeError
+        Unless it is a stage or a sequence of stages.
+    ValueError
+        For no stages.
+    """
+    stages = list(plan) if isinstance(plan, Plan) else [plan] if isinstance(plan, Stage) else plan
+    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
+        raise TypeError(f"plan must be a list of Stage, got {plan!r}")
+    if not stages:
+        raise ValueError("plan has no stages; leave it out for exact search")
+    return list(stages)
+
+
 def resolve(
     plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Sequence[str], row_type: str | None
 ) -> list[Step]:
@@ -296,11 +314,7 @@ def resolve(
         No stage; a code, or rows, that the index does not keep; `dims` beyond those of the vectors; a stage without,
         or with too small a shortlist.
     """
-    stages = list(plan) if isinstance(plan, Plan) else [plan] if isinstance(plan, Stage) else plan
-    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
-        raise TypeError(f"plan must be a list of Stage, or a Plan, got {plan!r}")
-    if not stages:
-        raise ValueError("plan has no stages; leave it out for exact search")
+    stages = stages_of(plan)
     widths = [dims if stage.dims is None else arrays.integer(stage.dims, "dims", 1, dims) for stage in stages]
     steps: list[Step] = []
     for number, (stage, width) in enumerate(zip(stages, widths, strict=True), 1):

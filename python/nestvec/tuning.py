@@ -164,7 +164,8 @@ class Tuning:
         s = self.subject
         for some in s.chunks():
             scores, ids = s.exact(s.queries[some], min(s.asked + s.ties, s.rows))
-            for row, (values, names) in enumerate(zip(-scores if s.ascending else scores, ids, strict=True)):
+            ordered = scores.astype(np.float64) * (-1 if s.ascending else 1)
+            for row, (values, names) in enumerate(zip(ordered, ids, strict=True)):
                 if s.own is not None:
                     others = names != s.own[some.start + row]
                     values, names = values[others], names[others]
