@@ -173,7 +173,7 @@ def reaching(index: Index, asked: Queries, own: Array | None, k: int, **fixed: A
     search: Any = index.search
     scores, ids = search(asked, min(k + TIES, index.ntotal), **fixed)
     if isinstance(index, BinaryIndex) or getattr(index, "metric", "") == "l2":
-        scores = -scores
+        scores = -scores.astype(np.float64)
     good, need = [], min(k, index.ntotal) - (own is not None)
     for query, (row, names) in enumerate(zip(scores, ids, strict=True)):
         others = np.asarray([name not in (-1, None) and (own is None or name != own[query]) for name in names.tolist()])
