@@ -21,7 +21,7 @@ pytest.importorskip("click")
 
 import nestvec as nv
 from nestvec import cli
-from nestvec.cli import bench, inputs, progress, results
+from nestvec.cli import bench, compare, inputs, opening, progress, results
 
 TUNING = hasattr(nv.NestedIndex, "tune")
 needs_tuning = pytest.mark.skipif(not TUNING, reason="indexes cannot be tuned yet")
@@ -143,6 +143,11 @@ def test_build_rotated(here: SimpleNamespace, run: Any, kind: str) -> None:
     index = nv.load("made.nv")
     np.testing.assert_allclose(index.search(here.q, 3)[0], here.index.search(here.q, 3)[0], rtol=1e-4)
     assert not filecmp.cmp("made.nv", "x.nv", shallow=False)
+    ids, rows = opening.sampled(index, 5, 0)
+    np.testing.assert_allclose(rows, here.x[ids], atol=1e-5)
+    pytest.importorskip("faiss")
+    _, search = compare.by_faiss(index, 3, None, 1)
+    assert search(here.q).tolist() == here.index.search(here.q, 3)[1].tolist()
 
 
 def test_build_of_packed_codes(here: SimpleNamespace, run: Any) -> None:

@@ -46,7 +46,9 @@ def by_faiss(index: Index, k: int, leading: int | None, threads: int) -> tuple[s
 def _flat(faiss: Any, index: NestedIndex, leading: int | None) -> tuple[str, Any, Callable[[Array], Array]]:
     dims = leading or index.d
 
-    def prepared(x: Array) -> Array:
+    transform = getattr(index, "transform", None)
+
+    def stored(x: Array) -> Array:
         made = np.array(x[:, :dims], np.float32, order="C")
         if index.metric == "cosine":
             faiss.normalize_L2(made)
@@ -54,7 +56,11 @@ def _flat(faiss: Any, index: NestedIndex, leading: int | None) -> tuple[str, Any
 
     name = "IndexFlatL2" if index.metric == "l2" else "IndexFlatIP"
     made = getattr(faiss, name)(dims)
-    made.add(prepared(index.reconstruct(index.ids)))
+    made.add(stored(index.reconstruct(index.ids)))
+
+    def prepared(asked: Array) -> Array:
+        return stored(asked if transform is None else transform.apply(asked))
+
     return f"faiss {name}", made, prepared
 
 
