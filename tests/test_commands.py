@@ -305,6 +305,16 @@ def test_results_in_files(here: SimpleNamespace, run: Any, path: str) -> None:
     assert (np.float32(written["score"]) == scores.ravel()).all()
 
 
+def test_names_do_not_reach_the_terminal_as_commands(here: SimpleNamespace, run: Any) -> None:
+    Path("names.txt").write_text("\n".join(f"\x1b[2J{i}" for i in range(20)))
+    np.savez("odd.npz", **{"\x1b[2J": here.x, "y": here.x})
+    assert run("build", "bags.npz", "bags.nv", "--kind", "multi-vector", "--ids", "names.txt")[0] == 0
+    assert "\\x1b[2J7" in run("search", "bags.nv", "bags.npz", "--show", 20)[1]
+    code, out, err = run("build", "odd.npz", "made.nv")
+    assert (code, out) == (2, "")
+    assert "\\x1b[2J: (300, 24) float32" in err
+
+
 def test_names_in_files(here: SimpleNamespace, run: Any) -> None:
     Path("names.txt").write_text("\n".join(f"doc,{i}" for i in range(20)))
     assert run("build", "bags.npz", "bags.nv", "--kind", "multi-vector", "--ids", "names.txt")[0] == 0
@@ -336,9 +346,11 @@ def test_parquet(here: SimpleNamespace, run: Any) -> None:
         code, _, err = run("build", options[0], f"{number}.nv", "--ids", "id", *options[1:])
         assert (code, err) == (0, "")
         assert filecmp.cmp(f"{number}.nv", "whole.nv", shallow=False)
+    assert run("build", "-", "made.nv", "--ids", "id", stdin=Path("one.parquet").read_bytes())[0] == 0
+    assert filecmp.cmp("made.nv", "whole.nv", shallow=False)
     view = inputs.vectors(inputs.source("one.parquet"), None)
     assert not view.flags.owndata
-    code, _, err = run("build", "two.parquet", "made.nv")
+    code, _, err = run("build", "two.parquet", "other.nv")
     assert code == 2
     assert "holds 2 arrays that may be vectors" in err
     assert "name one by --column" in err

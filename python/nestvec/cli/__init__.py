@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .output import note
+
 if TYPE_CHECKING:
     import click
 
@@ -129,9 +131,9 @@ def _drop_output() -> None:
 
 
 def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"nestvec: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    note(f"warning: {message}")
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    print(f"nestvec: {' '.join(message.split())}", file=sys.stderr)
+    note(message)
     sys.exit(code)

@@ -1,7 +1,6 @@
 """Vectors, bags of vectors and ids from files of any of the formats that people have, or from stdin.
 
-The format is told by what a file begins with, not by its name. A .npy file is mapped, a Parquet column of one chunk is
-not copied, an .npz array is read when it is asked for.
+The format is told by what a file begins with, not by its name.
 """
 
 from __future__ import annotations
@@ -9,11 +8,9 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, BinaryIO
 
@@ -24,20 +21,12 @@ import numpy.typing as npt
 from .. import arrays
 from ..foreign import LOOK, described
 from ..storage import MAGIC, FileError
+from .formats import Named, npy, npz, parquet
 
 Array = npt.NDArray[Any]
 
 STDIN = "-"
 FORMATS = ".npy, .npz, Parquet, or text of one vector a line (a JSON list, or numbers between blanks)"
-
-
-@dataclass(frozen=True)
-class Named:
-    """An array in a file, not read yet."""
-
-    ndim: int
-    described: str
-    read: Callable[[], Array]
 
 
 @dataclass(frozen=True)
@@ -99,11 +88,11 @@ def _opened(label: str, file: BinaryIO, path: str | None) -> Source:
     file.seek(0)
     try:
         if head.startswith(b"\x93NUMPY"):
-            return Source(label, array=_npy(file, path))
+            return Source(label, array=npy(file, path))
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-            return Source(label, named=_npz(file, path))
+            return Source(label, named=npz(file, path))
         if head.startswith(b"PAR1"):
-            return Source(label, named=_parquet(label, file, path), option="--column")
+            return Source(label, named=parquet(label, file, path), option="--column")
     except (ValueError, EOFError, RuntimeError) as error:
         raise FileError(f"{label} cannot be read: {error}") from None
     text = None
@@ -114,108 +103,6 @@ def _opened(label: str, file: BinaryIO, path: str | None) -> Source:
         what = "an index of nestvec" if head.startswith(MAGIC) else described(head, 0, lambda first, count: b"")
         raise click.UsageError(f"{label} holds no vectors: {what}; needed: {FORMATS}")
     return Source(label, lines=tuple(text.splitlines()))
-
-
-def _npy(file: BinaryIO, path: str | None) -> Array:
-    if path is None:
-        return np.lib.format.read_array(file, allow_pickle=False)
-    try:
-        mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # nothing to map; what is really wrong is said now
-        mapped = np.load(path, allow_pickle=False)
-    return mapped
-
-
-def _npz(file: BinaryIO, path: str | None) -> dict[str, Named]:
-    from zipfile import BadZipFile, ZipFile
-
-    found = {}
-    try:
-        with ZipFile(file) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
-                    with archive.open(member) as packed:
-                        shape, dtype = _header(packed)
-                    read = partial(_unpacked, path or file, member)
-                    found[member[:-4]] = Named(len(shape), f"{shape} {dtype}", read)
-    except BadZipFile as error:
-        raise ValueError(error) from None
-    return found
-
-
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _unpacked(file: Any, member: str) -> Array:
-    from zipfile import BadZipFile, ZipFile
-    from zlib import error as ZlibError
-
-    try:
-        with ZipFile(file) as archive, archive.open(member) as packed:
-            return np.lib.format.read_array(packed, allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile, ZlibError) as error:
-        raise FileError(f"{member} in {file if isinstance(file, str) else 'stdin'} cannot be read: {error}") from None
-
-
-def _parquet(label: str, file: BinaryIO, path: str | None) -> dict[str, Named]:
-    try:
-        pq = import_module("pyarrow.parquet")
-    except ImportError:
-        raise click.UsageError(f'{label} is Parquet, which needs pyarrow: pip install "nestvec[parquet]"') from None
-    given = path or file
-    count, schema = pq.ParquetFile(given).metadata.num_rows, pq.read_schema(given)
-    return {
-        field.name: Named(_axes(field.type), f"{count} of {field.type}", partial(_column, label, given, field.name))
-        for field in schema
-    }
-
-
-def _axes(kind: Any) -> int:
-    types: Any = import_module("pyarrow.types")
-    if types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind):
-        return 2 if types.is_integer(kind.value_type) or types.is_floating(kind.value_type) else 0
-    return 1 if types.is_integer(kind) or types.is_string(kind) or types.is_boolean(kind) else 0
-
-
-def _column(label: str, given: Any, name: str) -> Array:
-    pq = import_module("pyarrow.parquet")
-    try:
-        column = pq.read_table(given, columns=[name]).column(name)
-    except (ValueError, OSError) as error:
-        raise FileError(f"column {name!r} of {label} cannot be read: {error}") from None
-    chunks = [_chunk(label, name, chunk) for chunk in column.chunks]
-    widths = {chunk.shape[1:] for chunk in chunks if len(chunk)}
-    if len(widths) > 1:
-        raise click.UsageError(_uneven(label, name))
-    full = [chunk for chunk in chunks if len(chunk)] or chunks[:1]
-    if not full:
-        raise click.UsageError(f"column {name!r} of {label} has no rows")
-    return full[0] if len(full) == 1 else np.concatenate(full)
-
-
-def _chunk(label: str, name: str, chunk: Any) -> Array:
-    """A view of a column's values, one row of them for each list."""
-    types: Any = import_module("pyarrow.types")
-    kind = chunk.type
-    if chunk.null_count or (_axes(kind) == 2 and chunk.flatten().null_count):
-        raise click.UsageError(f"column {name!r} of {label} holds nulls; fill or drop them first")
-    if _axes(kind) < 2:
-        return np.asarray(chunk.to_numpy(zero_copy_only=False))
-    values: Array = chunk.flatten().to_numpy(zero_copy_only=True)
-    if types.is_fixed_size_list(kind):
-        return values.reshape(-1, kind.list_size)
-    sizes = np.diff(chunk.offsets.to_numpy())
-    if len(sizes) and (sizes != sizes[0]).any():
-        raise click.UsageError(_uneven(label, name))
-    return values.reshape(len(sizes), -1)
-
-
-def _uneven(label: str, name: str) -> str:
-    return f"column {name!r} of {label} holds lists of different lengths; all vectors need the same dims"
 
 
 def vectors(data: Source, key: str | None, what: str = "vectors") -> Array:

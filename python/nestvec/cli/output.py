@@ -18,8 +18,13 @@ def show(values: dict[str, Any], as_json: bool) -> None:
 
 
 def note(message: str) -> None:
-    """Say something that is no result, on stderr."""
-    print(f"nestvec: {message}", file=sys.stderr)
+    """Say something that is no result, in a line on stderr."""
+    print(f"nestvec: {printable(' '.join(message.split()))}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text, from a file perhaps, without what a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

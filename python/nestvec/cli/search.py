@@ -17,7 +17,7 @@ from ..multivector import MultiVectorIndex
 from ..slices import joined
 from . import inputs, options
 from .opening import Index, Queries, opened, queries
-from .output import note, table
+from .output import note, printable, table
 from .progress import Bar
 from .results import Results, refuse_unknown, write
 
@@ -147,7 +147,7 @@ def _print(found: Results, show: int | None, as_json: bool) -> None:
             print(json.dumps({"query": query, "ids": ids.tolist(), "scores": [float(str(score)) for score in scores]}))
     elif show:
         rows = [
-            (str(query), str(rank), str(one), str(score))
+            (str(query), str(rank), printable(str(one)), str(score))
             for query in range(min(show, len(found)))
             for rank, (score, one) in enumerate(zip(*found[query], strict=True), 1)
         ]
