@@ -20,7 +20,7 @@ from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
-from .plan import Stage
+from .plan import Plan, Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
@@ -32,6 +32,7 @@ __all__ = [
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
+    "Plan",
     "Stage",
     "__version__",
     "as_ubinary",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,12 @@ from .container import Container, changing, reading
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, query_words
 from .parallel import limited, threads_for
-from .plan import Explanation
+from .plan import Explanation, Stage, staged
 from .planes import BLOCK, Words
 from .tombstones import to_bools
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -113,54 +116,15 @@ class BinaryIndex(Container[BitSegment]):
         TypeError
             Integers other than uint8.
         """
+        self._add(x, ids, threads)
+
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
         rows = self._codes(x, "x", threads, single=False)
-        self._add(rows, ids, threads_for(threads, rows.size))
+        return rows, threads_for(threads, rows.size)
 
-    @changing
-    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
-        """Give rows new codes; a search sees all of the old ones or all of the new ones.
-
-        The new codes are written behind the others. The room of the old ones is kept until `compact`.
-
-        Parameters
-        ----------
-        ids : (n,) int64
-            Of codes in the index, each once.
-        x, threads
-            As for `add`.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index; nothing is updated.
-        ValueError, TypeError
-            As `add`.
-        """
-        rows = self._codes(x, "x", threads, single=False)
-        self._update(ids, rows, threads_for(threads, rows.size))
-
-    def merge(self, other: BinaryIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all codes of another index with the same `bits`; the other one stays as it is.
-
-        Parameters
-        ----------
-        other : BinaryIndex
-        add_id : int
-            Added to the ids of the other index.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Other `bits`; ids that are taken.
-        """
-        if not isinstance(other, BinaryIndex):
-            raise TypeError(f"other must be a BinaryIndex, got {type(other).__name__}")
+    def _refuse_unlike(self, other: BinaryIndex) -> None:
         if other.bits != self._bits:
             raise ValueError(f"the other index has codes of {other.bits} bits, this one of {self._bits}")
-        ids = other.ids
-        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
     @reading
@@ -171,6 +135,7 @@ class BinaryIndex(Container[BitSegment]):
         *,
         bits: int | None = None,
         plan: Any = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -185,11 +150,14 @@ class BinaryIndex(Container[BitSegment]):
             Results per query, at least 1.
         bits : int, optional
             Leading bits to compare, 1 to `bits`; default all.
-        plan : list of Stage, optional
+        plan : Plan or list of Stage, optional
             Stages ``Stage("b1", dims=, keep=)`` in order, `dims` being leading bits: the first counts the bits in which
             all codes differ from a query, each following one the rest of its bits for the nearest that the one before
             kept (of equally near ones, those added first), the last one ranks. The results are exact among the codes
             that reach the last stage.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k nearest codes, on average, by the plan that `tune`
+            found for this k and `bits`. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found, as for `NestedIndex.search`.
         threads : int, optional
@@ -225,7 +193,8 @@ class BinaryIndex(Container[BitSegment]):
         (0, 7)
         """
         k = arrays.result_count(k)
-        run, work = self._run(q, k, bits, plan, filter)
+        chosen = self._stages(plan, recall, k, bits, threads)
+        run, work = self._run(q, k, bits, chosen, filter)
         return merged([run.search(threads_for(threads, work))], run.count, k)
 
     @limited
@@ -340,11 +309,49 @@ class BinaryIndex(Container[BitSegment]):
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
+    def _width(self, dims: int | None) -> int:
+        return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            queries = self.reconstruct(own)
+        else:
+            queries = self._codes(queries, "queries", threads, single=True)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return self.search(some, count, bits=wide, plan=stages, threads=threads)
+
+        def listed(some: Array, depth: int, stages: list[Stage]) -> Array:
+            *before, last = stages
+            plan = [*before, Stage("b1")] if before else None
+            return self.search(some, depth, bits=last.dims, plan=plan, threads=threads)[1]
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple(("b1", end) for end in self.levels if end < wide),
+            last=Stage("b1"),
+            ascending=True,
+            ties=1024,  # distances are few
+            exact=ask,
+            listed=listed,
+            run=ask,
+        )
+
     def _run(self, q: Any, k: int, bits: int | None, plan: Any, given: Any) -> tuple[BitRun, int]:
         """A search to be run, and the work that its first stage is."""
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         codes, located, total = self._ready(q, given)
-        steps = bit_steps(plan, min(k, total), used, total, self._bounds)
+        stages = staged(plan, len(codes), total)
+        steps = bit_steps(stages, min(k, total), used, total, self._bounds)
         return BitRun(located, steps, codes, self._bounds), len(codes) * total * steps[0].dims // 8
 
     def _ready(self, q: Any, given: Any) -> tuple[Array, list[tuple[int, BitPart]], int]:

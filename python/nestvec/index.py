@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,15 @@ from .coding import Frame
 from .container import Container, Contents, changing, reading
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
-from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
+from .plan import CODES, Explanation, Stage, Step, refuse_rowless, refuse_unkept, resolve, staged
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .ranges import within
 from .rotation import BlockRotation
 from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -158,55 +162,16 @@ class NestedIndex(Container[Segment]):
         TypeError
             A dtype that holds no real numbers.
         """
+        self._add(x, ids, threads)
+
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
         x = arrays.vectors(x, "x", self._d)
-        self._add(x, ids, threads_for(threads, len(x) * self._d * 8))
+        return x, threads_for(threads, x.size * 8)
 
-    @changing
-    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
-        """Give rows new vectors; a search sees all of the old ones or all of the new ones.
-
-        The new vectors are written behind the others. The room of the old ones is kept until `compact`.
-
-        Parameters
-        ----------
-        ids : (n,) int64
-            Of rows in the index, each once.
-        x, threads
-            As for `add`.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index; nothing is updated.
-        ValueError, TypeError
-            As `add`.
-        """
-        x = arrays.vectors(x, "x", self._d)
-        self._update(ids, x, threads_for(threads, len(x) * self._d * 8))
-
-    def merge(self, other: NestedIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all rows of another index with the same `d`, as they are stored there; the other one stays as it is.
-
-        Parameters
-        ----------
-        other : NestedIndex
-        add_id : int
-            Added to the ids of the other index.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Another `d`; ids that are taken; no stored rows.
-        """
-        if not isinstance(other, NestedIndex):
-            raise TypeError(f"other must be a NestedIndex, got {type(other).__name__}")
+    def _refuse_unlike(self, other: NestedIndex) -> None:
         if other.d != self._d:
             raise ValueError(f"the other index has vectors of {other.d} dims, this one of {self._d}")
         other._refuse_rowless("merge")
-        ids = other.ids
-        self.add(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads=threads)
 
     @limited
     @reading
@@ -217,6 +182,7 @@ class NestedIndex(Container[Segment]):
         *,
         dims: int | None = None,
         plan: Any = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -231,10 +197,13 @@ class NestedIndex(Container[Segment]):
             Results per query, at least 1.
         dims : int, optional
             Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
-        plan : list of Stage, optional
+        plan : Plan or list of Stage, optional
             Stages in order: the first scores all rows, each following one those that the one before kept, the last
             one ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage
             scores are estimates.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k best rows, on average, by the plan that `tune` found
+            for this k and `dims`. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found: a boolean mask (n,) whose element i stands for id i; a `Bitmap`; an array of ids; or
             a `range`. Ids that a mask does not reach, and ids that are not in the index, are not found. One filter for
@@ -263,10 +232,12 @@ class NestedIndex(Container[Segment]):
             After `timeout`.
         """
         k = arrays.result_count(k)
+        plan = self._stages(plan, recall, k, dims, threads)
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, k, dims, filter)
         work = _work(task, parts)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             scores, found = top_k(parts, task, bounds, threads_for(threads, work))
         else:
@@ -370,6 +341,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, arrays.result_count(k), dims, filter)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             return explain_exact(parts, task, bounds)
         return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
@@ -431,6 +403,47 @@ class NestedIndex(Container[Segment]):
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
 
+    def _width(self, dims: int | None) -> int:
+        return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        self._refuse_rowless("tuning")
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            queries = self.reconstruct(own)
+        else:
+            queries = arrays.queries(queries, self._d, wide)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return self.search(some, count, dims=wide, plan=stages, threads=threads)
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple((code, end) for code in self._codes for end in self._depths(code, wide)),
+            last=Stage("raw"),
+            ascending=self._metric == "l2",
+            ties=64,
+            exact=ask,
+            listed=lambda some, depth, stages: ask(some, depth, stages)[1],
+            run=ask,
+        )
+
+    def _depths(self, code: str, wide: int) -> list[int]:
+        """Dims that a stage may look at: levels, half the way between them, and all."""
+        ends = [end for end in self.levels if end < wide]
+        if code == "b1" and self._empty.frame.rotation is not None:
+            return [*ends, wide] if wide in self.levels else ends
+        halves = [(a + b) // 2 for a, b in pairwise([*ends, wide]) if b - a >= 2 * BLOCK]
+        return sorted({*ends, *halves, wide})
+
     def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
         queries = arrays.queries(q, self._d, dims)
@@ -457,7 +470,7 @@ class NestedIndex(Container[Segment]):
         return steps
 
     def _refuse_cut(self, code: str, dims: int) -> None:
-        if code == "b1" and self._start.rotation is not None and dims not in self._bounds:
+        if code == "b1" and self._empty.frame.rotation is not None and dims not in self._bounds:
             raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
     def _refuse_rowless(self, what: str) -> None:
@@ -500,7 +513,7 @@ class NestedIndex(Container[Segment]):
 
     def _begin(self, x: Array) -> Frame:
         """The mean that signs are relative to, from the first vectors."""
-        frame: Frame = self._start
+        frame: Frame = self._empty.frame
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
         some = x[:: -(-len(x) // MEAN_ROWS)]
