@@ -1,6 +1,6 @@
 // Rows times a matrix, in float64; specification: python/nestvec/kernels/transform.py.
-// Cost: bound by multiply-adds. The sums of a block of rows stay in registers, and what is widened of the columns serves
-// all of its rows.
+// Cost: bound by multiply-adds. The sums of a block of rows stay in registers, and what is widened of the columns
+// serves all of its rows.
 #pragma once
 #include "columns.h"
 

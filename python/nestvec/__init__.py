@@ -24,6 +24,7 @@ from .plan import Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
+from .transform import Transform, fit_rotation
 
 __all__ = [
     "BinaryIndex",
@@ -33,9 +34,11 @@ __all__ = [
     "MultiVectorIndex",
     "NestedIndex",
     "Stage",
+    "Transform",
     "__version__",
     "as_ubinary",
     "carve",
+    "fit_rotation",
     "hamming",
     "hamming_topk",
     "intersection",

@@ -294,14 +294,14 @@ class Container(Collection[Contents[S]]):
         """An empty segment."""
 
     @abstractmethod
-    def _write(self, segment: S, frame: Any, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: S, frame: Any, x: Any, shift: int, first: int, last: int) -> None:
         """Write rows [first, last) of a segment from the same rows of `x`, shifted."""
 
     @abstractmethod
     def _views(self, segment: S) -> list[Array]:
         """What rows consist of, as `copy_rows` takes it."""
 
-    def _begin(self, x: Array) -> Any:
+    def _begin(self, x: Any) -> Any:
         """The frame that the first rows call for."""
         del x
         return self._start
@@ -347,7 +347,8 @@ class Container(Collection[Contents[S]]):
             self._swap(contents._replace(stored=stored, tombstones=Tombstones()))
             self._file = None
 
-    def _add(self, x: Array, ids: Any, workers: int) -> None:
+    def _add(self, x: Any, ids: Any, workers: int) -> None:
+        """Add rows, or what `_write` makes rows of: anything with a length, a shape and slices."""
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         with self._writing():
             before = self._contents
@@ -358,14 +359,14 @@ class Container(Collection[Contents[S]]):
             after, slots = self._extended(before, x, given, workers)
             self._publish(after, NOTHING if given is None else given, slots)
 
-    def _update(self, ids: Any, x: Array, workers: int) -> None:
+    def _update(self, ids: Any, x: Any, workers: int) -> None:
         wanted = arrays.int64_ids(ids, len(x))
         with self._writing():
             before, old = self._find(wanted)
             after, slots = self._extended(before, x, wanted, workers)
             self._publish(after.without(old), wanted, slots, dead=old)
 
-    def _extended(self, before: Contents[S], x: Array, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
+    def _extended(self, before: Contents[S], x: Any, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
         """Contents with more rows, in room that no reader of `before` looks at, and the slots of these."""
         frame = self._begin(x) if not before.stored else before.frame
         stored, written = list(before.stored), 0
@@ -394,7 +395,7 @@ class Container(Collection[Contents[S]]):
         self,
         stored: list[Stored[S]],
         frame: Any,
-        x: Array,
+        x: Any,
         at: int,
         given: Array | None,
         before: Contents[S],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,13 @@ class BlockRotation:
         clipped: Array = np.clip(result, -most, most).astype(np.float32)
         return clipped
 
+    def undo(self, x: Array) -> Array:
+        """What (n, d) float64 rows were rotated from."""
+        result = x.copy()
+        for (begin, size, _), signs in zip(reversed(self._spans), reversed(self._signs), strict=True):
+            result[:, begin : begin + size] = _hadamard(result[:, begin : begin + size]) * signs
+        return result
+
 
 def _hadamard(x: Array) -> Array:
     """Walsh-Hadamard transform of rows of 2^m values, divided by its norm: additions alone, so the bits are fixed."""
@@ -62,5 +70,5 @@ def _hadamard(x: Array) -> Array:
         pairs = x.reshape(n, size // (2 * step), 2, step)
         x = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(n, size)
         step *= 2
-    result: Array = x * x.dtype.type(size**-0.5)
+    result: Array = x * x.dtype.type(math.sqrt(1 / size))
     return result
