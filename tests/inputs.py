@@ -102,8 +102,12 @@ def stored(x: np.ndarray, suffix: str) -> np.ndarray:
 
 
 def orthogonal(rng: np.random.Generator, d: int) -> np.ndarray:
-    """A random rotation (d, d) float32."""
-    return np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
+    """A product of some random reflections, (d, d) float32."""
+    result = np.eye(d)
+    for _ in range(8):
+        axis = rng.standard_normal(d)
+        result -= np.outer(result @ axis, axis * (2 / (axis @ axis)))
+    return result.astype(np.float32)
 
 
 def levels_of(rng: np.random.Generator, d: int) -> np.ndarray:

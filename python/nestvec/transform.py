@@ -536,7 +536,7 @@ def _product(x: Array, panels: Array, dims: int) -> Array:
     out, transform = np.empty((len(x), count * PANEL), np.float32), backends.current().transform_rows
     together = max(CALL_WORK // (d * PANEL), 1)  # panels, for one row
     for some in slices.steps(len(x), d * PANEL * min(count, together), CALL_WORK):
-        wide = x[some].astype(np.float64)
+        wide = x[some].astype(np.float64, order="C")
         for first in range(0, count, together):
             parallel.check()
             last = min(first + together, count)
