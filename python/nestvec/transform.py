@@ -450,7 +450,7 @@ def fit_rotation(
     >>> rotation = nv.fit_rotation(x)
     >>> bool(rotation.energy[3] > 0.999)
     True
-    >>> index = nv.NestedIndex(32, levels=(4,), transform=rotation)
+    >>> index = nv.NestedIndex(32, levels=(4,), metric="cosine", transform=rotation)
     >>> index.add(x)
     >>> index.search(x[:3], 1, dims=4)[1].ravel().tolist()
     [0, 1, 2]
