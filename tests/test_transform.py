@@ -15,6 +15,7 @@ import nestvec as nv
 import truth
 from inputs import METRICS, orthogonal
 from nestvec import Stage, Transform, files, parallel, slices, transform
+from nestvec.tuning import Draw
 
 DIMS = (1, 7, 15, 16, 17, 63, 64, 65, 100, 384)
 KINDS = ("pca", "block-pca", "hadamard")
@@ -424,6 +425,21 @@ def test_changes(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="this one None"):
         nv.NestedIndex(30).merge(index)
     assert files.to_bytes(index) == before
+
+
+def test_tuning_transforms_queries_once(rng: np.random.Generator) -> None:
+    x, q = skewed(rng, 2000, 40), skewed(rng, 30, 40)
+    index = nv.NestedIndex(40, (16,), "l2", transform=nv.fit_rotation(x))
+    index.add(x)
+    held = index._subject(None, 5, None, Draw(50, 0), 1)
+    np.testing.assert_array_equal(held.exact(held.queries, 1)[1][:, 0], held.own)
+    given = index._subject(q.tolist(), 5, None, Draw(50, 0), 1)
+    np.testing.assert_array_equal(given.exact(given.queries, 4)[1], index.search(q, 4)[1])
+    plan = index.tune(k=5, recall=0.9, sample=100)
+    assert nv.load(files.to_bytes(index)).transform == index.transform
+    assert index.search(q, 5, plan=plan)[1].shape == index.search(q, 5, recall=0.9)[1].shape == (30, 5)
+    with pytest.raises(ValueError, match="q has 39 dims; this index transforms vectors of 40"):
+        index.tune(q[:, :39])
 
 
 def test_threads_and_backends_store_the_same_bits(rng: np.random.Generator, backend: Any) -> None:

@@ -20,7 +20,7 @@ from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
-from .plan import Stage
+from .plan import Plan, Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
@@ -33,6 +33,7 @@ __all__ = [
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
+    "Plan",
     "Stage",
     "Transform",
     "__version__",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
@@ -17,10 +18,13 @@ from .planes import BLOCK, COPY_ROWS, copy_rows, padded
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
+    from .plan import Plan
     from .storage import File
+    from .tuning import Draw, Progress, Subject
 
 Array = npt.NDArray[Any]
 
+PLANS = 16  # that are kept
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
 ADD_ROWS, ADD_VALUES = 4096, 2**19  # rows converted and packed at a time, at most, and their values
 
@@ -66,12 +70,36 @@ def changing(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[I
 class Collection(ABC, Generic[I]):
     """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
 
-    def __init__(self, contents: I) -> None:
-        self._contents = contents
+    def __init__(self, empty: I) -> None:
+        self._contents = self._empty = empty
         self._directory = Directory()
         self._writing = parallel.Lock()  # held as long as a change takes, by one thread at a time
         self._naming = parallel.Lock()  # held while ids are looked up, and for the moment in which a change shows
         self._file: File | None = None  # in which contents, or some of them, lie
+        self._plans: tuple[Plan, ...] = ()  # replaced as a whole
+
+    @abstractmethod
+    def add(self, x: Any, /, ids: Any = None, *, threads: int | None = None) -> None:
+        """Append; after an error the index is as it was."""
+
+    @abstractmethod
+    def reconstruct(self, ids: Any) -> Any:
+        """What is stored under some ids, as `add` takes it."""
+
+    @abstractmethod
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        """What tuning asks of the index; `queries` None: some of what is stored is held out."""
+
+    @abstractmethod
+    def _width(self, dims: int | None) -> int:
+        """What a plan has as its `dims`, given those of a search."""
+
+    @abstractmethod
+    def _compacted(self, contents: I, workers: int) -> I:
+        """The same contents in one piece without anything removed."""
+
+    def _refuse_unlike(self, other: Any) -> None:
+        """ValueError if what another index of this class stores cannot be added to this one."""
 
     @property
     def ntotal(self) -> int:
@@ -121,6 +149,173 @@ class Collection(ABC, Generic[I]):
             if len(slots):
                 self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Plans that `tune` found, saved with the index; the latest first."""
+        return self._plans
+
+    def tune(
+        self,
+        queries: Any = None,
+        k: int = 10,
+        recall: float = 0.99,
+        confidence: float = 0.95,
+        *,
+        dims: int | None = None,
+        sample: int = 500,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Plan:
+        """Find the cheapest plan that reaches a recall, and keep it: ``search(q, k, recall=...)`` then uses it.
+
+        Exact answers for a sample of queries show where each code ranks the true neighbours, so how many rows a
+        shortlist must keep for the *lower confidence bound* of the recall to reach the target; times are measured on
+        this machine, one query at a time. Where exact search is faster, or no plan is known to be good enough, the plan
+        is exact search. The promise is for queries like those of the sample, and for each on average.
+
+        Parameters
+        ----------
+        queries : optional
+            As `search` takes them. Without, stored rows (of documents up to 32 tokens) are held out, each of which is
+            searched for among the others; they may be easier than real queries, so give those if you have them.
+        k : int
+            Results per query that searches will ask for.
+        recall : float
+            Share of the k true neighbours to find, on average; above 0, at most 1.
+        confidence : float
+            How sure the recall is to be reached, above 0.5 and below 1.
+        dims : int, optional
+            Leading dims that searches will use, or bits of a `BinaryIndex`. Default: all.
+        sample : int
+            Queries to use, at most, drawn at random.
+        seed : int
+            Of the draw.
+        threads : int, optional
+            As searches will use; default as there.
+        progress : callable, optional
+            Called as ``progress(done, total, what)`` from step to step.
+
+        Returns
+        -------
+        Plan
+            Also the first of `plans`.
+
+        Warns
+        -----
+        UserWarning
+            If the sample is too small, or no plan reaches the recall: the plan is then exact search.
+
+        Raises
+        ------
+        ValueError
+            Empty index; no stored rows; values out of range; queries as `search` refuses them.
+
+        References
+        ----------
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> x = np.random.default_rng(0).standard_normal((5_000, 64), dtype=np.float32)
+        >>> index = nv.NestedIndex(64)
+        >>> index.add(x)
+        >>> plan = index.tune(k=5, recall=0.9, sample=100)
+        >>> D, I = index.search(x[:3], 5, recall=0.9)
+        >>> I[:, 0].tolist()
+        [0, 1, 2]
+        """
+        from .tuning import Draw, Tuning  # costs what nobody needs who does not tune
+
+        k = arrays.result_count(k)
+        share = arrays.share(recall, "recall", 0.0, 1.0)
+        certain = arrays.share(confidence, "confidence", 0.5, 0.999999)
+        draw = Draw(arrays.integer(sample, "sample", 1), arrays.integer(seed, "seed", 0))
+        if self.ntotal < (2 if queries is None else 1):
+            what = "the index is empty; add to it before tuning" if self.ntotal == 0 else (
+                "a single row cannot be held out as a query; pass queries"
+            )  # fmt: skip
+            raise ValueError(what)
+        plan = Tuning(self._subject(queries, k, dims, draw, threads), share, certain, progress).plan()
+        plan = replace(plan, k=k)
+        with self._naming():
+            kept = [one for one in self._plans if (one.k, one.dims, one.recall) != (plan.k, plan.dims, plan.recall)]
+            self._plans = (plan, *kept[: PLANS - 1])
+        return plan
+
+    def _stages(self, plan: Any, recall: float | None, k: int, dims: int | None, threads: int | None) -> Any:
+        """The plan to search by: the one given, or the cheapest one known, or now found, to reach a recall."""
+        if recall is None:
+            return plan
+        if plan is not None:
+            raise ValueError("a search takes plan or recall, not both; leave one out")
+        wanted, size = arrays.share(recall, "recall", 0.0, 1.0), self._width(dims)
+        fit = [one for one in self._plans if (one.k, one.dims) == (k, size) and one.recall >= wanted]
+        return min(fit, key=lambda one: one.recall) if fit else self.tune(None, k, wanted, dims=dims, threads=threads)
+
+    def clear(self) -> None:
+        """Remove everything, plans too; ids, unless given, begin at 0 again."""
+        with self._writing():
+            self._swap(self._empty)
+            self._file = None
+            self._plans = ()
+
+    def compact(self, *, threads: int | None = None) -> None:
+        """Copy what was not removed, and free the room of the rest; ids and answers stay.
+
+        The index holds both copies for as long as that takes, and can be searched; changes wait.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all cores this process may use.
+        """
+        workers = parallel.threads_for(threads, 2**62)
+        with self._writing():
+            contents = self._contents
+            self._refuse_changed()
+            if not contents.tombstones and contents.pieces <= 1 and self._file is None:
+                return
+            compacted = self._compacted(contents, workers)
+            self._refuse_changed()
+            self._swap(compacted)
+            self._file = None
+
+    def merge(self: Index, other: Index, *, add_id: int = 0, threads: int | None = None) -> None:
+        """Add all that another index of the same kind holds, as it is stored there; the other one stays as it is.
+
+        Documents of a `MultiVectorIndex` are encoded by the encoder of the index they are added to.
+
+        Parameters
+        ----------
+        other : index of the same class
+            With vectors, codes or tokens of as many dims or bits.
+        add_id : int
+            Added to the ids of the other index, if they are integers.
+        threads : int, optional
+            Default: all cores this process may use.
+
+        Raises
+        ------
+        ValueError
+            Other dims or bits, another transform; ids that are taken; no stored rows.
+        TypeError
+            An index of another class.
+        """
+        if not isinstance(other, Collection) or not (isinstance(other, type(self)) or isinstance(self, type(other))):
+            raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
+        self._refuse_unlike(other)
+        shift = arrays.integer(add_id, "add_id", 0)
+        ids = other.ids
+        if len(ids):
+            self._add_stored(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads)
+
+    def _add_stored(self, x: Any, ids: Array, threads: int | None) -> None:
+        """Add what another index gave back of what it stores."""
+        self.add(x, ids, threads=threads)
 
     def save(self, path: Any) -> None:
         """Write the index to a file, which `nestvec.load` reads; the same index gives the same bytes.
@@ -233,6 +428,11 @@ class Contents(NamedTuple, Generic[S]):
     frame: Any  # what codes are relative to, of indexes that have such a thing
 
     @property
+    def pieces(self) -> int:
+        """Segments."""
+        return len(self.stored)
+
+    @property
     def room(self) -> int:
         """Slots."""
         return sum(segment.capacity for segment, _, _ in self.stored)
@@ -279,9 +479,15 @@ class Container(Collection[Contents[S]]):
     _bounds: Array  # ends of levels
 
     def __init__(self, frame: Any = None) -> None:
-        self._start = frame
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
         super().__init__(Contents((), 0, Tombstones(), frame))
+
+    @abstractmethod
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Any, int]:
+        """What `add` was given, checked, as `_write` takes it, and how many threads to write it with.
+
+        Rows, or what `_write` makes rows of: anything with a length, a shape and slices.
+        """
 
     def twin(self: C) -> C:
         """The same contents, in the same memory, to add to while this one stays as it is; one of the two may grow."""
@@ -304,7 +510,7 @@ class Container(Collection[Contents[S]]):
     def _begin(self, x: Any) -> Any:
         """The frame that the first rows call for."""
         del x
-        return self._start
+        return self._empty.frame
 
     def _checkpoint(self, segment: S, n: int) -> Callable[[], None]:
         """What undoes writes to rows from n on, as far as rows below n depend on them."""
@@ -316,39 +522,18 @@ class Container(Collection[Contents[S]]):
         contents = self._contents
         return sum(segment.nbytes for segment, _, _ in contents.stored) + listed_bytes(contents.runs)
 
-    def clear(self) -> None:
-        """Remove everything; ids begin at 0 again."""
-        with self._writing():
-            self._swap(Contents((), 0, Tombstones(), self._start))
-            self._file = None
+    def _compacted(self, contents: Contents[S], workers: int) -> Contents[S]:
+        alive = contents.tombstones.alive(contents.room)
+        runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
+        slots = np.concatenate([NOTHING, *runs])
+        parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
+        stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
+        return contents._replace(stored=stored, tombstones=Tombstones())
 
-    def compact(self, *, threads: int | None = None) -> None:
-        """Copy the rows that were not removed, and free the room of the others; ids and answers stay.
+    def _add(self, x: Any, ids: Any, threads: int | None) -> None:
+        self._keep(*self._incoming(x, threads), ids)
 
-        The index holds both copies for as long as that takes, and can be searched; changes wait.
-
-        Parameters
-        ----------
-        threads : int, optional
-            Default: all cores this process may use.
-        """
-        workers = parallel.threads_for(threads, 2**62)
-        with self._writing():
-            contents = self._contents
-            self._refuse_changed()
-            if not contents.tombstones and len(contents.stored) <= 1 and self._file is None:
-                return
-            alive = contents.tombstones.alive(contents.room)
-            runs = [run.first + np.flatnonzero(to_bools(alive[run.first // 64 :], run.n)) for run in contents.runs]
-            slots = np.concatenate([NOTHING, *runs])
-            parts = (slots[first : first + arrays.MAX_ROWS] for first in range(0, len(slots), arrays.MAX_ROWS))
-            stored = tuple(self._gathered(contents, part, contents.named(part), workers) for part in parts)
-            self._refuse_changed()
-            self._swap(contents._replace(stored=stored, tombstones=Tombstones()))
-            self._file = None
-
-    def _add(self, x: Any, ids: Any, workers: int) -> None:
-        """Add rows, or what `_write` makes rows of: anything with a length, a shape and slices."""
+    def _keep(self, x: Any, workers: int, ids: Any) -> None:
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         with self._writing():
             before = self._contents
@@ -359,7 +544,27 @@ class Container(Collection[Contents[S]]):
             after, slots = self._extended(before, x, given, workers)
             self._publish(after, NOTHING if given is None else given, slots)
 
-    def _update(self, ids: Any, x: Any, workers: int) -> None:
+    @changing
+    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
+        """Give rows new vectors or codes; a search sees all of the old ones or all of the new ones.
+
+        The new ones are written behind the others. The room of the old ones is kept until `compact`.
+
+        Parameters
+        ----------
+        ids : (n,) int64
+            Of rows in the index, each once.
+        x, threads
+            As for `add`.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not in the index; nothing is updated.
+        ValueError, TypeError
+            As `add`.
+        """
+        x, workers = self._incoming(x, threads)
         wanted = arrays.int64_ids(ids, len(x))
         with self._writing():
             before, old = self._find(wanted)

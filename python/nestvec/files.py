@@ -398,7 +398,7 @@ def _nested_meta(index: NestedIndex, contents: Contents[Any]) -> dict[str, Any]:
         "rows": index.rows,
         "codes": list(index.codes),
         "center": index._center,
-        "rotate": index._start.rotation is not None,
+        "rotate": index._empty.frame.rotation is not None,
         "next_id": contents.next_id,
         **({} if transform is None else {"transform": transform._described()}),
     }
@@ -430,7 +430,7 @@ def _nested(file: File) -> NestedIndex:
 def _read_frame(index: NestedIndex, file: File, name: str) -> Any:
     center = np.array(file.array(name, np.float64, (index.d,)))
     _need(file, (np.abs(center) <= LARGEST_CENTER).all(), "a center beyond that of any vectors")
-    return replace(index._start, center=center)
+    return replace(index._empty.frame, center=center)
 
 
 # BinaryIndex

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,16 @@ from .coding import Frame
 from .container import Container, Contents, changing, reading
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
-from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
+from .plan import CODES, Explanation, Stage, Step, refuse_rowless, refuse_unkept, resolve, staged
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .ranges import within
 from .rotation import BlockRotation
 from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
 from .transform import Transform, Untransformed, transform_of
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -175,51 +179,32 @@ class NestedIndex(Container[Segment]):
         TypeError
             A dtype that holds no real numbers.
         """
-        rows = self._incoming(x)
-        self._add(rows, ids, self._workers(threads, rows))
+        self._add(x, ids, threads)
+
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Any, int]:
+        through = self._transform
+        if through is None:
+            x = arrays.vectors(x, "x", self._d)
+            return x, threads_for(threads, x.size * 8)
+        x = arrays.vectors(x, "x")
+        if x.shape[1] != through.d_in:
+            raise ValueError(
+                f"x has {x.shape[1]} dims, {through.d_in} are needed: the index transforms vectors itself and stores "
+                f"{self._d} dims of each"
+            )
+        return Untransformed(x, through), threads_for(threads, x.size * (8 + self._d))
 
     @changing
-    def update(self, ids: Any, x: Any, *, threads: int | None = None) -> None:
-        """Give rows new vectors; a search sees all of the old ones or all of the new ones.
+    def _add_stored(self, x: Array, ids: Array, threads: int | None) -> None:
+        self._keep(x, threads_for(threads, x.size * 8), ids)
 
-        The new vectors are written behind the others. The room of the old ones is kept until `compact`.
+    def _untransformed(self) -> NestedIndex:
+        """The same rows in the same memory, to be asked by vectors as they are stored."""
+        other = self.twin()
+        other._transform = None
+        return other
 
-        Parameters
-        ----------
-        ids : (n,) int64
-            Of rows in the index, each once.
-        x, threads
-            As for `add`.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index; nothing is updated.
-        ValueError, TypeError
-            As `add`.
-        """
-        rows = self._incoming(x)
-        self._update(ids, rows, self._workers(threads, rows))
-
-    def merge(self, other: NestedIndex, *, add_id: int = 0, threads: int | None = None) -> None:
-        """Add all rows of another index with the same `d` and transform, as they are stored there.
-
-        Parameters
-        ----------
-        other : NestedIndex
-            It stays as it is.
-        add_id : int
-            Added to the ids of the other index.
-        threads : int, optional
-            Default: all cores this process may use.
-
-        Raises
-        ------
-        ValueError
-            Another `d` or transform; ids that are taken; no stored rows.
-        """
-        if not isinstance(other, NestedIndex):
-            raise TypeError(f"other must be a NestedIndex, got {type(other).__name__}")
+    def _refuse_unlike(self, other: NestedIndex) -> None:
         if other.d != self._d:
             raise ValueError(f"the other index has vectors of {other.d} dims, this one of {self._d}")
         if other._transform != self._transform:
@@ -228,35 +213,6 @@ class NestedIndex(Container[Segment]):
                 "only rows of one transform can be merged"
             )
         other._refuse_rowless("merge")
-        ids = other.ids
-        self._add_stored(other.reconstruct(ids), ids + arrays.integer(add_id, "add_id", 0), threads)
-
-    @changing
-    def _add_stored(self, x: Array, ids: Array, threads: int | None) -> None:
-        """Append vectors that were transformed before."""
-        self._add(x, ids, self._workers(threads, x))
-
-    def _incoming(self, x: Any) -> Any:
-        """Vectors as they are given, checked but for their values."""
-        if self._transform is None:
-            return arrays.vectors(x, "x", self._d)
-        array = arrays.vectors(x, "x")
-        if array.shape[1] != self._transform.d_in:
-            raise ValueError(
-                f"x has {array.shape[1]} dims, {self._transform.d_in} are needed: the index transforms vectors itself "
-                f"and stores {self._d} dims of each"
-            )
-        return Untransformed(array, self._transform)
-
-    def _workers(self, threads: int | None, rows: Array | Untransformed) -> int:
-        transform = rows.transform.d_in * self._d if isinstance(rows, Untransformed) else 0
-        return threads_for(threads, len(rows) * (self._d * 8 + transform))
-
-    def _untransformed(self) -> NestedIndex:
-        """The same rows in the same memory, to be asked by vectors as they are stored."""
-        other = self.twin()
-        other._transform = None
-        return other
 
     @limited
     @reading
@@ -267,6 +223,7 @@ class NestedIndex(Container[Segment]):
         *,
         dims: int | None = None,
         plan: Any = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -282,10 +239,13 @@ class NestedIndex(Container[Segment]):
             Results per query, at least 1.
         dims : int, optional
             Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
-        plan : list of Stage, optional
+        plan : Plan or list of Stage, optional
             Stages in order: the first scores all rows, each following one those that the one before kept, the last
             one ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage
             scores are estimates.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k best rows, on average, by the plan that `tune` found
+            for this k and `dims`. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found: a boolean mask (n,) whose element i stands for id i; a `Bitmap`; an array of ids; or
             a `range`. Ids that a mask does not reach, and ids that are not in the index, are not found. One filter for
@@ -314,10 +274,12 @@ class NestedIndex(Container[Segment]):
             After `timeout`.
         """
         k = arrays.result_count(k)
+        plan = self._stages(plan, recall, k, dims, threads)
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, k, dims, filter)
         work = _work(task, parts)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             scores, found = top_k(parts, task, bounds, threads_for(threads, work))
         else:
@@ -421,6 +383,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, arrays.result_count(k), dims, filter)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             return explain_exact(parts, task, bounds)
         return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
@@ -482,6 +445,48 @@ class NestedIndex(Container[Segment]):
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
 
+    def _width(self, dims: int | None) -> int:
+        return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        self._refuse_rowless("tuning")
+        wide, own, asked = self._width(dims), None, self
+        if queries is None:
+            own, asked = self.ids[draw(self.ntotal)], self._untransformed()
+            queries = self.reconstruct(own)
+        else:
+            through = self._transform
+            queries = arrays.queries(queries, self._d, wide) if through is None else through._whole(queries)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return asked.search(some, count, dims=wide, plan=stages, threads=threads)
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple((code, end) for code in self._codes for end in self._depths(code, wide)),
+            last=Stage("raw"),
+            ascending=self._metric == "l2",
+            ties=64,
+            exact=ask,
+            listed=lambda some, depth, stages: ask(some, depth, stages)[1],
+            run=ask,
+        )
+
+    def _depths(self, code: str, wide: int) -> list[int]:
+        """Dims that a stage may look at: levels, half the way between them, and all."""
+        ends = [end for end in self.levels if end < wide]
+        if code == "b1" and self._empty.frame.rotation is not None:
+            return [*ends, wide] if wide in self.levels else ends
+        halves = [(a + b) // 2 for a, b in pairwise([*ends, wide]) if b - a >= 2 * BLOCK]
+        return sorted({*ends, *halves, wide})
+
     def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
         through = self._transform
@@ -509,7 +514,7 @@ class NestedIndex(Container[Segment]):
         return steps
 
     def _refuse_cut(self, code: str, dims: int) -> None:
-        if code == "b1" and self._start.rotation is not None and dims not in self._bounds:
+        if code == "b1" and self._empty.frame.rotation is not None and dims not in self._bounds:
             raise ValueError(f"signs of rotated vectors can be cut at levels only, {self.levels}, got dims={dims}")
 
     def _refuse_rowless(self, what: str) -> None:
@@ -554,11 +559,11 @@ class NestedIndex(Container[Segment]):
 
     def _begin(self, x: Array | Untransformed) -> Frame:
         """The mean that signs are relative to, from the first vectors."""
-        frame: Frame = self._start
+        frame: Frame = self._empty.frame
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
-        transform = x.transform if isinstance(x, Untransformed) else None
-        some = x[:: -(-len(x) // (MEAN_TRANSFORMED if transform else MEAN_ROWS))]
+        transformed = isinstance(x, Untransformed)
+        some = x[:: -(-len(x) // (MEAN_TRANSFORMED if transformed else MEAN_ROWS))]
         total = np.zeros(self._d)
         with np.errstate(all="ignore"):
             for part in slices.steps(len(some), some.shape[1]):

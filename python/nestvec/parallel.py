@@ -15,7 +15,7 @@ from functools import wraps
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
-from .arrays import integer, seconds
+from . import arrays
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +82,7 @@ def limited(work: Callable[P, R]) -> Callable[P, R]:
         if timeout is None:
             return work(*args, **kwargs)
         outer = _active.call
-        _active.call = Call(outer, seconds(timeout, "timeout"))
+        _active.call = Call(outer, arrays.seconds(timeout, "timeout"))
         try:
             return work(*args, **kwargs)
         finally:
@@ -113,7 +113,7 @@ def cores() -> int:
 def threads_for(threads: int | None, work: int) -> int:
     """Threads for `work` multiplications: as asked, else one if it is little, else every core."""
     if threads is not None:
-        return integer(threads, "threads", 1)
+        return arrays.integer(threads, "threads", 1)
     return cores() if work > SMALL_WORK else 1
 
 

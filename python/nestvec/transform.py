@@ -345,13 +345,17 @@ class Transform:
 
     def _queries(self, q: Any, dims: int) -> Array:
         """The leading `dims` of queries, (nq, dims) float32; a single vector is one query."""
+        return self._each(self._whole(q), dims, lambda x, first: self._rows(x, "q", first, dims), 1)
+
+    def _whole(self, q: Any) -> Array:
+        """Queries as they are given, checked but for their values."""
         array = arrays.vectors(q, "q", single=True)
         if array.shape[1] != self.d_in:
             raise ValueError(
                 f"q has {array.shape[1]} dims; this index transforms vectors of {self.d_in} dims, so a query needs all "
                 "of them, as before the transform, whatever dims= says"
             )
-        return self._each(array, dims, lambda x, first: self._rows(x, "q", first, dims), 1)
+        return array
 
     def _undone(self, y: Array, name: str, first_row: int) -> Array:
         result = self._map.undo(arrays.to_float32(y, name, first_row))
