@@ -21,6 +21,8 @@ from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
 from .plan import Stage
+from .profiles import Profile
+from .profiling import profile
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
@@ -32,6 +34,7 @@ __all__ = [
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
+    "Profile",
     "Stage",
     "__version__",
     "as_ubinary",
@@ -48,6 +51,7 @@ __all__ = [
     "pack_bits",
     "prefix_scores",
     "prefix_topk",
+    "profile",
     "show_config",
     "use",
 ]
