@@ -1,4 +1,6 @@
 // Bindings of the kernels over coarse codes: binary codes, and the stages of plans.
+#include <algorithm>
+
 #include "bind.h"
 
 namespace nestvec {
@@ -28,16 +30,21 @@ Words words_of(const Array<uint64_t>& words, const Array<int64_t>& starts, const
   return {words.data(), starts.data(), bounds.data(), bounds.size()};
 }
 
-BitQueries bit_queries_of(const Array<uint64_t>& queries, const Array<int64_t>& bounds, int64_t bits, int what,
-                          int64_t& levels) {
+// Words of a query that the first `bits` bits touch, and the levels they lie in.
+int64_t query_width(const Array<int64_t>& bounds, int64_t bits, int64_t& levels) {
+  need(bits >= 1 && bits <= bounds.data()[bounds.size() - 1], "bits must be within the codes");
   int64_t width = 0;
   for (levels = 0; levels < bounds.size() && (levels ? bounds.data()[levels - 1] : 0) < bits; levels++) {
     int64_t end = bounds.data()[levels] < bits ? bounds.data()[levels] : bits;
     width += word_width(end - (levels ? bounds.data()[levels - 1] : 0));
   }
-  need(bits >= 1 && bits <= bounds.data()[bounds.size() - 1] && what >= 0 && what <= 2,
-       "bits must be within the codes");
-  need(queries.ndim() == 2 && queries.shape(1) >= width, "queries are narrower than the levels read");
+  return width;
+}
+
+BitQueries bit_queries_of(const Array<uint64_t>& queries, const Array<int64_t>& bounds, int64_t bits, int what,
+                          int64_t& levels) {
+  need(queries.ndim() == 2 && queries.shape(1) >= query_width(bounds, bits, levels) && what >= 0 && what <= 2,
+       "queries are narrower than the levels read");
   return {queries.data(), queries.shape(0), queries.shape(1), bits, what};
 }
 
@@ -118,6 +125,25 @@ void bind_bits(py::module_& m, const Kernels& k) {
       py::arg("last"), py::arg("allowed").noconvert(), py::arg("histograms").noconvert(), py::arg("limits").noconvert(),
       py::arg("totals").noconvert(), py::arg("rows").noconvert(), py::arg("distances").noconvert(),
       py::arg("counts").noconvert());
+  m.def(
+      "list_bits",
+      [&k](const Array<uint64_t>& words, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t begin,
+           int64_t bits, const Array<uint64_t>& query, const Array<int32_t>& rows, Array<int32_t>& distances) {
+        int64_t levels, last = 0;
+        need(query.size() >= query_width(bounds, bits, levels) && distances.size() == rows.size() && begin >= 0,
+             "the query is narrower than the levels read, or not one distance per row");
+        for (int64_t i = 0; i < rows.size(); i++) {
+          need(rows.data()[i] >= 0, "rows must not be negative");
+          last = std::max<int64_t>(last, rows.data()[i] + int64_t(1));
+        }
+        Words p = words_of(words, starts, bounds, levels, last);
+        BitQueries q{query.data(), 1, query.size(), bits, 0};
+        int32_t* to = output(distances);
+        py::gil_scoped_release release;
+        k.list_bits(p, q, begin, rows.data(), rows.size(), to);
+      },
+      py::arg("words").noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(), py::arg("begin"),
+      py::arg("bits"), py::arg("query").noconvert(), py::arg("rows").noconvert(), py::arg("distances").noconvert());
   m.def(
       "order_bits",
       [&k](Array<int32_t>& limits, Array<int32_t>& rows, Array<int32_t>& distances, Array<int64_t>& counts,

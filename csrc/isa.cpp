@@ -35,6 +35,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .pack_words = pack_words,
     .count_bits = count_bits,
     .scan_bits = scan_bits,
+    .list_bits = list_bits,
     .order_bits = order_bits,
     .pack_signs = pack_signs,
     .pack_nibbles = pack_nibbles,

@@ -214,6 +214,7 @@ struct Kernels {
                      const int64_t* starts, int64_t first, uint64_t* words);
   void (&count_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, int32_t* out);
   int64_t (&scan_bits)(const Words&, const BitQueries&, int64_t first, int64_t last, const RowSets&, const Nearest&);
+  void (&list_bits)(const Words&, const BitQueries&, int64_t begin, const int32_t* rows, int64_t n, int32_t* distances);
   void (&order_bits)(const Nearest&, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best);
   void (&pack_signs)(const float* x, int64_t n, int64_t d, const double* center, const int64_t* bounds, int64_t levels,
                      const int64_t* starts, int metric, int64_t first, uint64_t* words, uint16_t* factors,

@@ -136,6 +136,22 @@ def _scan_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
     }
 
 
+def _list_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    del kind
+    some = _some_bits(rng, n, d)
+    query, bits = some.pop("queries")[0], some.pop("bits")
+    rows = rng.integers(0, n, 3 * n if rng.random() < 0.5 else 5) if n else np.empty(0)
+    begin = int(rng.choice([0, *some["bounds"], rng.integers(0, d + 1)]))
+    return {
+        **some,
+        "begin": begin,
+        "bits": bits,
+        "query": query,
+        "rows": rows.astype(np.int32),
+        "distances": rng.integers(0, 9, len(rows)).astype(np.int32),
+    }
+
+
 def _order_bits(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     found = _scan_bits(rng, n, d, kind)
     with np.errstate(over="ignore"):
@@ -304,6 +320,7 @@ CODED: dict[str, Callable[..., Arguments]] = {
     "pack_words": _pack_words,
     "count_bits": _count_bits,
     "scan_bits": _scan_bits,
+    "list_bits": _list_bits,
     "order_bits": _order_bits,
     "pack_signs": _pack_signs,
     "pack_nibbles": _pack_nibbles,

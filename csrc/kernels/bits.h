@@ -269,6 +269,34 @@ int64_t scan_bits(const Words& p, const BitQueries& q, int64_t first, int64_t la
   return last;
 }
 
+constexpr int64_t kListedAhead = 16;  // rows that prefetching is ahead
+
+// The query at q.words alone; its words lie as those of the first q.bits bits do.
+void list_bits(const Words& p, const BitQueries& q, int64_t begin, const int32_t* rows, int64_t n, int32_t* distances) {
+  struct {
+    const uint64_t* at;
+    int64_t step;
+    uint64_t query, mask;
+  } read[kMaxWords];
+  int64_t count = 0, word = 0;
+  for (int64_t level = 0, below = 0; below < q.bits; below = p.bounds[level++]) {
+    int64_t width = word_width(p.bounds, level), end = p.bounds[level] < q.bits ? p.bounds[level] : q.bits;
+    for (int64_t bit = below; bit < end; bit += 64, word++)
+      if ((bit + 64 < end ? bit + 64 : end) > begin)
+        read[count++] = {p.words + p.starts[level] + (bit - below) / 64 * kBlock, width, q.words[word],
+                         word_mask(end - bit) & (bit < begin ? ~word_mask(begin - bit) : ~uint64_t(0))};
+  }
+  auto place = [](int32_t row, int64_t step) { return row / kBlock * kBlock * step + row % kBlock; };
+  for (int64_t i = 0; i < n; i++) {
+    if (i + kListedAhead < n)
+      for (int64_t w = 0; w < count; w++) __builtin_prefetch(read[w].at + place(rows[i + kListedAhead], read[w].step));
+    int32_t ones = 0;
+    for (int64_t w = 0; w < count; w++)
+      ones += popcount((read[w].at[place(rows[i], read[w].step)] ^ read[w].query) & read[w].mask);
+    distances[i] += ones;
+  }
+}
+
 void order_bits(const Nearest& near, int64_t n, int64_t* places, int32_t* best_rows, int32_t* best) {
   for (int64_t i = 0; i < n; i++, best_rows += near.k, best += near.k) {
     const int32_t *rows = near.rows + i * near.room, *distances = near.distances + i * near.room;

@@ -20,7 +20,7 @@ from .index import NestedIndex
 from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
-from .plan import Stage
+from .plan import Plan, Stage
 from .profiles import Profile
 from .profiling import profile
 from .report import show_config
@@ -34,6 +34,7 @@ __all__ = [
     "FixedDimensionalEncoder",
     "MultiVectorIndex",
     "NestedIndex",
+    "Plan",
     "Profile",
     "Stage",
     "__version__",

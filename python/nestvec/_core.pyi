@@ -93,6 +93,17 @@ class Kernels(Protocol):
         distances: _I32,
         counts: _I64,
     ) -> int: ...
+    def list_bits(
+        self,
+        words: _U64,
+        starts: _I64,
+        bounds: _I64,
+        begin: int,
+        bits: int,
+        query: _U64,
+        rows: _I32,
+        distances: _I32,
+    ) -> None: ...
     def order_bits(
         self, limits: _I32, rows: _I32, distances: _I32, counts: _I64, places: _I64, best_rows: _I32, best: _I32
     ) -> None: ...

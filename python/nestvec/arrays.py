@@ -226,6 +226,14 @@ def number(value: Any, name: str) -> float:
     return result
 
 
+def share(value: Any, name: str, low: float, high: float) -> float:
+    """`value` as a float above `low` and at most `high`."""
+    result = number(value, name)
+    if not low < result <= high:
+        raise ValueError(f"{name} must be above {low:g} and at most {high:g}, got {value!r}")
+    return result
+
+
 def result_count(k: Any) -> int:
     """`k` as an int of at least 1."""
     count = integer(k, "k", 1)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, parallel, slices
+from .bitplans import BitRun, bit_steps
 from .bits import counted, merged, packed_signs
 from .container import Container, changing, reading
 from .filters import allowed_words, words_of
-from .nearest import XOR, BitPart, BitTask, nearest, query_words
+from .nearest import XOR, BitPart, query_words
 from .parallel import limited, threads_for
+from .plan import Explanation, Stage, staged
 from .planes import BLOCK, Words
 from .tombstones import to_bools
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -129,11 +134,13 @@ class BinaryIndex(Container[BitSegment]):
         k: int,
         *,
         bits: int | None = None,
+        plan: Any = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> tuple[Array, Array]:
-        """The k nearest codes of each query, exactly.
+        """The k nearest codes of each query, exactly or by a plan.
 
         Parameters
         ----------
@@ -143,6 +150,14 @@ class BinaryIndex(Container[BitSegment]):
             Results per query, at least 1.
         bits : int, optional
             Leading bits to compare, 1 to `bits`; default all.
+        plan : Plan or list of Stage, optional
+            Stages ``Stage("b1", dims=, keep=)`` in order, `dims` being leading bits: the first counts the bits in which
+            all codes differ from a query, each following one the rest of its bits for the nearest that the one before
+            kept (of equally near ones, those added first), the last one ranks. The results are exact among the codes
+            that reach the last stage.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k nearest codes, on average, by the plan that `tune`
+            found for this k and `bits`. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found, as for `NestedIndex.search`.
         threads : int, optional
@@ -160,18 +175,71 @@ class BinaryIndex(Container[BitSegment]):
         Raises
         ------
         ValueError
-            Empty index, k < 1, `bits` out of range, codes of another width (in bits).
+            Empty index, k < 1, `bits` out of range, codes of another width (in bits), a plan that cannot be run.
         TypeError
-            Codes that are not uint8, a `k` or `bits` that is no integer.
+            Codes that are not uint8, a `k` or `bits` that is no integer, a `plan` that is no list of stages.
         TimeoutError
             After `timeout`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> codes = np.random.default_rng(0).integers(0, 256, (5000, 128), np.uint8)
+        >>> index = nv.BinaryIndex(1024)
+        >>> index.add(codes)
+        >>> D, I = index.search(codes[7], 3, plan=[nv.Stage("b1", dims=256, keep=100), nv.Stage("b1")])
+        >>> int(D[0, 0]), int(I[0, 0])
+        (0, 7)
         """
-        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         k = arrays.result_count(k)
-        queries, parts, total = self._ready(q, used, filter)
-        workers = threads_for(threads, len(queries) * total * used // 8)
-        found = nearest(parts, BitTask(queries, min(k, total), used, XOR), workers)
-        return merged([found], len(queries), k)
+        chosen = self._stages(plan, recall, k, bits, threads)
+        run, work = self._run(q, k, bits, chosen, filter)
+        return merged([run.search(threads_for(threads, work))], run.count, k)
+
+    @limited
+    @reading
+    def explain(
+        self,
+        q: Any,
+        k: int,
+        plan: Any = None,
+        *,
+        bits: int | None = None,
+        filter: Any = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """What a search does: for each stage the codes it counts, the bytes that takes and the time, per query.
+
+        Parameters
+        ----------
+        q, k, plan, bits, filter, timeout
+            As for `search`, which is run with one thread. Without a plan there is one stage: all codes, and all bits.
+
+        Returns
+        -------
+        Explanation
+            Its ``stages``; printed, a table.
+
+        Raises
+        ------
+        ValueError, TypeError, TimeoutError
+            As `search`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> codes = np.random.default_rng(0).integers(0, 256, (5000, 128), np.uint8)
+        >>> index = nv.BinaryIndex(1024)
+        >>> index.add(codes)
+        >>> report = index.explain(codes[:3], 5, [nv.Stage("b1", dims=256, keep=100), nv.Stage("b1")])
+        >>> [(stage.dims, stage.rows, stage.kept) for stage in report.stages]
+        [(256, 5000.0, 100.0), (1024, 100.0, 5.0)]
+        """
+        run, _ = self._run(q, arrays.result_count(k), bits, plan, filter)
+        run.search(1)
+        return run.report()
 
     @limited
     @reading
@@ -209,10 +277,11 @@ class BinaryIndex(Container[BitSegment]):
         """
         used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
         limit = arrays.integer(radius, "radius", 0)
-        queries, parts, total = self._ready(q, used, filter)
+        codes, located, total = self._ready(q, filter)
+        queries = query_words(codes, self._bounds, used)
         spans = [
             part._replace(first=at, last=min(at + RANGE_ROWS, part.last))
-            for part in parts
+            for _, part in located
             for at in range(part.first, part.last, RANGE_ROWS)
         ]
 
@@ -241,24 +310,62 @@ class BinaryIndex(Container[BitSegment]):
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
-    def _ready(self, q: Any, used: int, given: Any) -> tuple[Array, list[BitPart], int]:
-        queries = query_words(self._codes(q, "q", 1, single=True), self._bounds, used)
-        contents = self._contents
+    def _width(self, dims: int | None) -> int:
+        return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            queries = self.reconstruct(own)
+        else:
+            queries = self._codes(queries, "queries", threads, single=True)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return self.search(some, count, bits=wide, plan=stages, threads=threads)
+
+        def listed(some: Array, depth: int, stages: list[Stage]) -> Array:
+            *before, last = stages
+            plan = [*before, Stage("b1")] if before else None
+            return self.search(some, depth, bits=last.dims, plan=plan, threads=threads)[1]
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple(("b1", end) for end in self.levels if end < wide),
+            last=Stage("b1"),
+            ascending=True,
+            ties=1024,  # distances are few
+            exact=ask,
+            listed=listed,
+            run=ask,
+        )
+
+    def _run(self, q: Any, k: int, bits: int | None, plan: Any, given: Any) -> tuple[BitRun, int]:
+        """A search to be run, and the work that its first stage is."""
+        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
+        codes, located, total = self._ready(q, given)
+        stages = staged(plan, len(codes), total)
+        steps = bit_steps(stages, min(k, total), used, total, self._bounds)
+        return BitRun(located, steps, codes, self._bounds), len(codes) * total * steps[0].dims // 8
+
+    def _ready(self, q: Any, given: Any) -> tuple[Array, list[tuple[int, BitPart]], int]:
+        """Queries' codes, parts with the slots where they begin, and how many rows there are."""
+        codes, contents = self._codes(q, "q", 1, single=True), self._contents
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
-        words = allowed_words(contents, given, len(queries), partial(self._slots, contents))
-        parts = [
-            BitPart(
-                segment.words,
-                0,
-                n,
-                segment.ids,
-                segment.base,
-                words_of(words, first, n),
-            )
+        words = allowed_words(contents, given, len(codes), partial(self._slots, contents))
+        located = [
+            (first, BitPart(segment.words, 0, n, segment.ids, segment.base, words_of(words, first, n)))
             for first, segment, n in self._reader_parts(contents)
         ]
-        return queries, parts, contents.ntotal
+        return codes, located, contents.ntotal
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
@@ -17,10 +18,13 @@ from .planes import BLOCK, COPY_ROWS, copy_rows, padded
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
+    from .plan import Plan
     from .storage import File
+    from .tuning import Draw, Progress, Subject
 
 Array = npt.NDArray[Any]
 
+PLANS = 16  # that are kept
 SMALLEST, GROWTH = 1024, 1 / 32  # room in a new segment, in rows and as a share of the index
 ADD_ROWS, ADD_VALUES = 4096, 2**19  # rows converted and packed at a time, at most, and their values
 
@@ -72,6 +76,7 @@ class Collection(ABC, Generic[I]):
         self._writing = parallel.Lock()  # held as long as a change takes, by one thread at a time
         self._naming = parallel.Lock()  # held while ids are looked up, and for the moment in which a change shows
         self._file: File | None = None  # in which contents, or some of them, lie
+        self._plans: tuple[Plan, ...] = ()  # replaced as a whole
 
     @abstractmethod
     def add(self, x: Any, /, ids: Any = None, *, threads: int | None = None) -> None:
@@ -80,6 +85,14 @@ class Collection(ABC, Generic[I]):
     @abstractmethod
     def reconstruct(self, ids: Any) -> Any:
         """What is stored under some ids, as `add` takes it."""
+
+    @abstractmethod
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        """What tuning asks of the index; `queries` None: some of what is stored is held out."""
+
+    @abstractmethod
+    def _width(self, dims: int | None) -> int:
+        """What a plan has as its `dims`, given those of a search."""
 
     @abstractmethod
     def _compacted(self, contents: I, workers: int) -> I:
@@ -137,11 +150,118 @@ class Collection(ABC, Generic[I]):
                 self._publish(contents.without(slots), gone=wanted, dead=slots)
             return len(slots)
 
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Plans that `tune` found, saved with the index; the latest first."""
+        return self._plans
+
+    def tune(
+        self,
+        queries: Any = None,
+        k: int = 10,
+        recall: float = 0.99,
+        confidence: float = 0.95,
+        *,
+        dims: int | None = None,
+        sample: int = 500,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Plan:
+        """Find the cheapest plan that reaches a recall, and keep it: ``search(q, k, recall=...)`` then uses it.
+
+        Exact answers for a sample of queries show where each code ranks the true neighbours, so how many rows a
+        shortlist must keep for the *lower confidence bound* of the recall to reach the target; times are measured on
+        this machine, one query at a time. Where exact search is faster, or no plan is known to be good enough, the plan
+        is exact search. The promise is for queries like those of the sample, and for each on average.
+
+        Parameters
+        ----------
+        queries : optional
+            As `search` takes them. Without, stored rows (of documents up to 32 tokens) are held out, each of which is
+            searched for among the others; they may be easier than real queries, so give those if you have them.
+        k : int
+            Results per query that searches will ask for.
+        recall : float
+            Share of the k true neighbours to find, on average; above 0, at most 1.
+        confidence : float
+            How sure the recall is to be reached, above 0.5 and below 1.
+        dims : int, optional
+            Leading dims that searches will use, or bits of a `BinaryIndex`. Default: all.
+        sample : int
+            Queries to use, at most, drawn at random.
+        seed : int
+            Of the draw.
+        threads : int, optional
+            As searches will use; default as there.
+        progress : callable, optional
+            Called as ``progress(done, total, what)`` from step to step.
+
+        Returns
+        -------
+        Plan
+            Also the first of `plans`.
+
+        Warns
+        -----
+        UserWarning
+            If the sample is too small, or no plan reaches the recall: the plan is then exact search.
+
+        Raises
+        ------
+        ValueError
+            Empty index; no stored rows; values out of range; queries as `search` refuses them.
+
+        References
+        ----------
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> x = np.random.default_rng(0).standard_normal((5_000, 64), dtype=np.float32)
+        >>> index = nv.NestedIndex(64)
+        >>> index.add(x)
+        >>> plan = index.tune(k=5, recall=0.9, sample=100)
+        >>> D, I = index.search(x[:3], 5, recall=0.9)
+        >>> I[:, 0].tolist()
+        [0, 1, 2]
+        """
+        from .tuning import Draw, Tuning  # costs what nobody needs who does not tune
+
+        k = arrays.result_count(k)
+        share = arrays.share(recall, "recall", 0.0, 1.0)
+        certain = arrays.share(confidence, "confidence", 0.5, 0.999999)
+        draw = Draw(arrays.integer(sample, "sample", 1), arrays.integer(seed, "seed", 0))
+        if self.ntotal < (2 if queries is None else 1):
+            what = "the index is empty; add to it before tuning" if self.ntotal == 0 else (
+                "a single row cannot be held out as a query; pass queries"
+            )  # fmt: skip
+            raise ValueError(what)
+        plan = Tuning(self._subject(queries, k, dims, draw, threads), share, certain, progress).plan()
+        plan = replace(plan, k=k)
+        with self._naming():
+            kept = [one for one in self._plans if (one.k, one.dims, one.recall) != (plan.k, plan.dims, plan.recall)]
+            self._plans = (plan, *kept[: PLANS - 1])
+        return plan
+
+    def _stages(self, plan: Any, recall: float | None, k: int, dims: int | None, threads: int | None) -> Any:
+        """The plan to search by: the one given, or the cheapest one known, or now found, to reach a recall."""
+        if recall is None:
+            return plan
+        if plan is not None:
+            raise ValueError("a search takes plan or recall, not both; leave one out")
+        wanted, size = arrays.share(recall, "recall", 0.0, 1.0), self._width(dims)
+        fit = [one for one in self._plans if (one.k, one.dims) == (k, size) and one.recall >= wanted]
+        return min(fit, key=lambda one: one.recall) if fit else self.tune(None, k, wanted, dims=dims, threads=threads)
+
     def clear(self) -> None:
-        """Remove everything; ids, unless given, begin at 0 again."""
+        """Remove everything, plans too; ids, unless given, begin at 0 again."""
         with self._writing():
             self._swap(self._empty)
             self._file = None
+            self._plans = ()
 
     def compact(self, *, threads: int | None = None) -> None:
         """Copy what was not removed, and free the room of the rest; ids and answers stay.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,15 @@ from .coding import Frame
 from .container import Container, Contents, changing, reading
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
-from .plan import CODES, Explanation, Step, refuse_rowless, refuse_unkept, resolve
+from .plan import CODES, Explanation, Stage, Step, refuse_rowless, refuse_unkept, resolve, staged
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .ranges import within
 from .rotation import BlockRotation
 from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
@@ -178,6 +182,7 @@ class NestedIndex(Container[Segment]):
         *,
         dims: int | None = None,
         plan: Any = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -192,10 +197,13 @@ class NestedIndex(Container[Segment]):
             Results per query, at least 1.
         dims : int, optional
             Leading dims to search, 1 to d; default d. At a level boundary planes are scanned, elsewhere stored rows.
-        plan : list of Stage, optional
+        plan : Plan or list of Stage, optional
             Stages in order: the first scores all rows, each following one those that the one before kept, the last
             one ranks. The results are exact among the rows that reach a last stage ``"raw"``; by any other last stage
             scores are estimates.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k best rows, on average, by the plan that `tune` found
+            for this k and `dims`. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found: a boolean mask (n,) whose element i stands for id i; a `Bitmap`; an array of ids; or
             a `range`. Ids that a mask does not reach, and ids that are not in the index, are not found. One filter for
@@ -224,10 +232,12 @@ class NestedIndex(Container[Segment]):
             After `timeout`.
         """
         k = arrays.result_count(k)
+        plan = self._stages(plan, recall, k, dims, threads)
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, k, dims, filter)
         work = _work(task, parts)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             scores, found = top_k(parts, task, bounds, threads_for(threads, work))
         else:
@@ -331,6 +341,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, arrays.result_count(k), dims, filter)
+        plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
             return explain_exact(parts, task, bounds)
         return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
@@ -391,6 +402,47 @@ class NestedIndex(Container[Segment]):
         values, errors = estimate(located, task, code, contents.frame)
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
+
+    def _width(self, dims: int | None) -> int:
+        return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        self._refuse_rowless("tuning")
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            queries = self.reconstruct(own)
+        else:
+            queries = arrays.queries(queries, self._d, wide)
+            queries = queries[draw(len(queries))]
+
+        def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
+            return self.search(some, count, dims=wide, plan=stages, threads=threads)
+
+        return Subject(
+            queries=queries,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple((code, end) for code in self._codes for end in self._depths(code, wide)),
+            last=Stage("raw"),
+            ascending=self._metric == "l2",
+            ties=64,
+            exact=ask,
+            listed=lambda some, depth, stages: ask(some, depth, stages)[1],
+            run=ask,
+        )
+
+    def _depths(self, code: str, wide: int) -> list[int]:
+        """Dims that a stage may look at: levels, half the way between them, and all."""
+        ends = [end for end in self.levels if end < wide]
+        if code == "b1" and self._empty.frame.rotation is not None:
+            return [*ends, wide] if wide in self.levels else ends
+        halves = [(a + b) // 2 for a, b in pairwise([*ends, wide]) if b - a >= 2 * BLOCK]
+        return sorted({*ends, *halves, wide})
 
     def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)

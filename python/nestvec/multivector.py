@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +20,21 @@ from .index import NestedIndex
 from .maxsim import carved
 from .muvera import FixedDimensionalEncoder
 from .parallel import limited, threads_for
-from .plan import Stage
+from .plan import Plan, Stage, staged
 from .planes import BLOCK, padded
 from .search import as_ranges
 from .tokens import TYPES, Store, exact_topk, exact_within, extended, gathered, score_listed, widened_tokens
 from .tombstones import Tombstones, to_bools
+
+if TYPE_CHECKING:
+    from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
 
 ENCODED_VALUES = 2**24  # of encodings made at a time while adding
 EXACT_BYTES = 32 * 2**20  # of token codes: up to here one query is answered sooner exactly than by a shortlist
 CANDIDATES, PER_RESULT = 250, 25  # of a shortlist: at least, and for each result asked for
+QUERY_TOKENS = 32  # of a document that is held out as a query
 FUNNEL = 8  # rows of the coarsest code for each of the finest
 
 
@@ -297,7 +302,8 @@ class MultiVectorIndex(Collection[Contents]):
         candidates: int | None = None,
         carve: float | None = None,
         exact: bool | None = None,
-        plan: Sequence[Stage] | None = None,
+        plan: Plan | Sequence[Stage] | None = None,
+        recall: float | None = None,
         filter: Any = None,
         threads: int | None = None,
         timeout: float | None = None,
@@ -319,9 +325,13 @@ class MultiVectorIndex(Collection[Contents]):
         exact : bool, optional
             Whether all documents compete. Default: if that is at least as fast as a shortlist, which it is up to some
             thousand documents, and neither `candidates` nor `plan` is given.
-        plan : list of Stage, optional
-            Stages by codes of the encodings that make the shortlist; the last one keeps the candidates. `dims` are the
-            values of the encoding to look at, ``r * encoder.repetition_dim`` for r repetitions.
+        plan : Plan or list of Stage, optional
+            Stages by codes of the encodings that make the shortlist; the last one keeps the candidates, and may be
+            followed by ``Stage("raw")``, which is MaxSim and comes last in any case. `dims` are the values of the
+            encoding to look at, ``r * encoder.repetition_dim`` for r repetitions.
+        recall : float, optional
+            Instead of a plan: find at least this share of the k best documents, on average, by the plan that `tune`
+            found for this k. If there is none yet, the search tunes first.
         filter : optional
             Which ids may be found, as for `NestedIndex.search`; ids that are strings are filtered by lists of ids.
         threads : int, optional
@@ -341,7 +351,7 @@ class MultiVectorIndex(Collection[Contents]):
         ------
         ValueError
             An empty index; a query without tokens; other dims than the encoder's; NaN or Inf; k or candidates < 1;
-            `exact` together with `candidates` or `plan`.
+            `exact` together with `candidates` or `plan`, `recall` with any of these.
         TypeError
             A dtype that holds no real numbers.
         TimeoutError
@@ -352,6 +362,11 @@ class MultiVectorIndex(Collection[Contents]):
         queries = self._queries(contents, q)
         if exact and (candidates is not None or plan is not None):
             raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
+        if recall is not None and (exact is not None or candidates is not None):
+            raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
+        plan = staged(self._stages(plan, recall, k, None, threads), len(queries), contents.ntotal)
+        exact = True if recall is not None and plan is None else exact
+        plan, candidates = _unranked(plan, candidates)
         ranked = queries if carve is None else carved(queries, carve)
         words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
         if exact or (exact is None and candidates is None and plan is None and _few(contents.store, self._encoder.dim)):
@@ -471,6 +486,42 @@ class MultiVectorIndex(Collection[Contents]):
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(slices.converted(tokens, np.float64), offsets)
 
+    def _width(self, dims: int | None) -> int:
+        if dims is not None:
+            raise ValueError(f"dims must be left out, plans choose how much of an encoding to read; got {dims!r}")
+        return self._encoder.fde_dim
+
+    def _subject(self, queries: Any, k: int, dims: int | None, draw: Draw, threads: int | None) -> Subject:
+        from .tuning import Subject
+
+        wide, own = self._width(dims), None
+        if queries is None:
+            own = self.ids[draw(self.ntotal)]
+            bags = self.reconstruct(own)
+            own, bags = own[[len(bag) > 0 for bag in bags]], [bag[:QUERY_TOKENS] for bag in bags if len(bag)]
+        else:
+            tokens, offsets = arrays.bag_queries(queries, "queries", self._encoder.dim)
+            bags = [tokens[offsets[i] : offsets[i + 1]] for i in draw(len(offsets) - 1)]
+        codes = self._contents.encodings.codes
+
+        def run(some: list[Array], count: int, stages: list[Stage]) -> tuple[Array, Array]:
+            return self.search(some, count, plan=stages, threads=threads)
+
+        return Subject(
+            queries=bags,
+            own=None if own is None else own.tolist(),
+            k=min(k, self.ntotal - (own is not None)),
+            dims=wide,
+            rows=self.ntotal,
+            codes=tuple((code, end) for code in codes for end in self._contents.encodings.levels),
+            last=Stage("raw"),
+            ascending=False,
+            ties=16,
+            exact=lambda some, count: self.search(some, count, exact=True, threads=threads),
+            listed=lambda some, depth, stages: self.shortlist(some, depth, plan=stages, threads=threads)[1],
+            run=run,
+        )
+
     def _made(self, fdes: Any, fingerprint: str | None, count: int) -> Array | None:
         """Encodings that the caller brought, checked."""
         if fdes is None:
@@ -521,7 +572,7 @@ class MultiVectorIndex(Collection[Contents]):
         return encodings
 
     def _shortlist(
-        self, contents: Contents, queries: BagQueries, c: int, plan: Sequence[Stage] | None, words: Array, workers: int
+        self, contents: Contents, queries: BagQueries, c: int, plan: Any, words: Array, workers: int
     ) -> tuple[Array, Array]:
         """Estimated scores and positions of c candidates for each query."""
         fdes = self._encoder.encode_queries(queries.tokens, queries.offsets, threads=workers)
@@ -531,6 +582,16 @@ class MultiVectorIndex(Collection[Contents]):
         bits = words.astype("<u8", copy=False).view(np.uint8)
         some = None if not len(words) else Bitmap(bits[0] if len(words) == 1 else bits)
         return contents.encodings.search(fdes, min(c, contents.ntotal), plan=plan, filter=some, threads=workers)
+
+
+def _unranked(plan: Any, candidates: int | None) -> tuple[Any, int | None]:
+    """A plan that makes shortlists, and how many candidates, of one that may end by ranking them."""
+    if not isinstance(plan, (list, tuple)) or len(plan) < 2 or plan[-1] != Stage("raw"):
+        return plan, candidates
+    *before, last = plan[:-1]
+    if candidates is None:
+        candidates = last.keep
+    return [*before, replace(last, keep=None)], candidates
 
 
 def appended(view: Array, new: Array) -> Array:

@@ -77,14 +77,18 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
 
     Where a query finds fewer than m, what is missing has id -1 and the largest int32.
     """
-    count, in_order = len(task.queries), _in_order(parts)
-    parts = [some for part in parts if (some := _gathered(part, task)).first < some.last]
+    return nearest_of(gathered(parts, task), task, _in_order(parts), threads)
+
+
+def nearest_of(parts: Sequence[BitPart], task: BitTask, in_order: bool, threads: int) -> tuple[Array, Array]:
+    """The same among parts as `gathered` leaves them; `in_order`: their ids ascend from row to row."""
+    count = len(task.queries)
     if count == 0 or not parts:
         return np.empty((count, 0), np.int32), np.empty((count, 0), np.int64)
     if count < 4 * threads:
         shares = _split(parts, threads)
         return best(parallel.run(partial(_search, task=task, in_order=in_order), shares, threads), task.k)
-    size = max(1, min(GROUP, PLACES // _room(task.k), -(-count // threads)))
+    size = group_size(task.k, count, threads)
 
     def search(at: int) -> tuple[Array, Array]:
         some = slice(at, at + size)
@@ -92,6 +96,16 @@ def nearest(parts: Sequence[BitPart], task: BitTask, threads: int) -> tuple[Arra
 
     found = parallel.run(search, range(0, count, size), threads)
     return slices.joined([d for d, _ in found]), slices.joined([i for _, i in found])
+
+
+def group_size(k: int, count: int, threads: int) -> int:
+    """Queries that pass over the rows together."""
+    return max(1, min(GROUP, PLACES // _room(k), -(-count // threads)))
+
+
+def gathered(parts: Sequence[BitPart], task: BitTask) -> list[BitPart]:
+    """The parts that have rows which may be found, or copies of those rows where that is sooner scanned."""
+    return [some for part in parts if (some := _gathered(part, task)).first < some.last]
 
 
 def _in_order(parts: Sequence[BitPart]) -> bool:

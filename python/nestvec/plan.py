@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import arrays
 Array = npt.NDArray[Any]
 
 CODES = ("b1", "i4", "i8")
+MOST_STAGES, MOST_POINTS = 16, 256  # of a plan that is read from a file
 RAW = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -70,6 +72,174 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A plan that was weighed: what share of the true neighbours it finds, and what a query takes."""
+
+    stages: tuple[Stage, ...]
+    expected: float
+    lower: float  # bound of the recall, at the plan's confidence
+    seconds: float
+
+    def __str__(self) -> str:
+        return " > ".join(_named(stage) for stage in self.stages) or "exact"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `tune` found: the cheapest stages that reach a recall, and what was measured to choose them.
+
+    Iterating gives the stages; none means exact search. `search` takes a plan, or finds the one that fits `recall=`.
+    For an index that has grown since, shortlists grow as it did.
+
+    Parameters
+    ----------
+    stages : tuple of Stage
+    k, dims : int
+        What was tuned for; `dims` are bits for a `BinaryIndex`, values of an encoding for a `MultiVectorIndex`.
+    recall, confidence : float
+        What was asked for: the recall, and how sure it is to be reached by further queries like those of the sample.
+    expected, lower : float
+        Share of the true neighbours found for the sample, and its lower confidence bound.
+    queries : int
+        Size of the sample.
+    held_out : bool
+        Whether the sample was stored rows, each searched for among the others, and no queries were given.
+    rows : int
+        `ntotal` at that time.
+    seconds, exact_seconds : float
+        What one query takes by the plan and by exact search, medians.
+    exact_from : int or None
+        Batches of so many queries or more are searched exactly, because that is faster.
+    backend : str
+        Where times were measured.
+    curve : tuple of Point
+        The cheapest plan found with each first stage, fastest first.
+    warning : str
+        Why a recall is not promised, or empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nestvec as nv
+    >>> x = np.random.default_rng(0).standard_normal((20_000, 128), dtype=np.float32)
+    >>> index = nv.NestedIndex(128)
+    >>> index.add(x)
+    >>> plan = index.tune(k=10, recall=0.95, sample=100)
+    >>> plan.expected >= plan.lower >= 0.95
+    True
+    """
+
+    stages: tuple[Stage, ...]
+    k: int
+    dims: int
+    recall: float
+    confidence: float
+    expected: float
+    lower: float
+    queries: int
+    held_out: bool
+    rows: int
+    seconds: float
+    exact_seconds: float
+    exact_from: int | None
+    backend: str
+    curve: tuple[Point, ...] = ()
+    warning: str = field(default="", compare=False)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def for_search(self, queries: int, rows: int) -> tuple[Stage, ...]:
+        """Stages for a batch over an index of so many rows; none: exact search."""
+        if self.exact_from is not None and queries >= self.exact_from:
+            return ()
+        growth = max(rows / max(self.rows, 1), 1.0)
+        return tuple(
+            stage if stage.keep is None else replace(stage, keep=math.ceil(stage.keep * growth - 1e-9))
+            for stage in self.stages
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as dicts, lists, numbers and strings, for JSON."""
+        result = {**asdict(self), "stages": [_pruned(stage) for stage in self.stages]}
+        result["curve"] = [{**asdict(point), "stages": [_pruned(s) for s in point.stages]} for point in self.curve]
+        return result
+
+    @classmethod
+    def from_dict(cls, given: Any) -> Plan:
+        """A plan from what `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            For anything else.
+        """
+        try:
+            values = {one.name: given[one.name] for one in fields(cls)}
+            if set(given) != set(values) or len(given["curve"]) > MOST_POINTS:
+                raise ValueError
+            points = [Point(**{**one, "stages": _stages(one["stages"])}) for one in given["curve"]]
+            plan = cls(**{**values, "stages": _stages(given["stages"]), "curve": tuple(points)})
+            plan._check()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            raise ValueError("this is no plan as Plan.to_dict gives it") from None
+        return plan
+
+    def _check(self) -> None:
+        counts = self.k, self.dims, self.queries, self.rows, 1 if self.exact_from is None else self.exact_from
+        points = [(point.expected, point.lower, point.seconds) for point in self.curve]
+        for shares in ((self.recall, self.confidence, self.expected, self.lower), *(some[:2] for some in points)):
+            if not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
+                raise ValueError
+        for seconds in (self.seconds, self.exact_seconds, *(some[2] for some in points)):
+            if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+                raise ValueError
+        if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+            raise ValueError
+        if type(self.held_out) is not bool or type(self.backend) is not str or type(self.warning) is not str:
+            raise ValueError
+
+    def __str__(self) -> str:
+        kind = "held-out rows" if self.held_out else "queries"
+        lines = [
+            f"plan for k={self.k}, {self.dims} dims, {self.rows:,} rows: {Point(self.stages, 0, 0, 0)}",
+            f"recall {self.expected:.4f} of {self.queries} {kind}, at least {self.lower:.4f} with confidence "
+            f"{self.confidence:g}; asked for {self.recall:g}",
+            f"{self.seconds * 1e3:.3f} ms a query, exact {self.exact_seconds * 1e3:.3f} ms ({self.backend})",
+        ]
+        if self.stages and self.exact_from is not None:
+            lines.append(f"batches of {self.exact_from} queries or more: exact, which is faster")
+        if self.warning:
+            lines.append(f"warning: {self.warning}")
+        if self.curve:
+            width = max(len(str(point)) for point in self.curve)
+            lines.append(f"{'weighed':<{width}}{'recall':>9}{'at least':>10}{'ms':>9}")
+            lines += [
+                f"{point!s:<{width}}{point.expected:>9.4f}{point.lower:>10.4f}{point.seconds * 1e3:>9.3f}"
+                for point in self.curve
+            ]
+        return "\n".join(lines)
+
+
+def _named(stage: Stage) -> str:
+    dims = "" if stage.dims is None else f" {stage.dims}"
+    return f"{stage.code}{dims}" + ("" if stage.keep is None else f" keep {stage.keep}")
+
+
+def _pruned(stage: Stage) -> dict[str, Any]:
+    return {key: value for key, value in asdict(stage).items() if value is not None}
+
+
+def _stages(given: Any) -> tuple[Stage, ...]:
+    if not isinstance(given, list) or len(given) > MOST_STAGES:
+        raise ValueError
+    return tuple(Stage(**one) for one in given)
+
+
+@dataclass(frozen=True)
 class Step:
     """A stage as one search runs it: it touches `levels` levels, `begin` of them known from the stage before."""
 
@@ -108,6 +278,29 @@ class Explanation:
         return "\n".join(lines)
 
 
+def staged(plan: Any, queries: int, rows: int) -> Any:
+    """Stages for a batch of queries over an index of so many rows; None for exact search."""
+    return (plan.for_search(queries, rows) or None) if isinstance(plan, Plan) else plan
+
+
+def stages_of(plan: Any) -> list[Stage]:
+    """The stages of what was passed as ``plan``.
+
+    Raises
+    ------
+    TypeError
+        Unless it is a stage or a sequence of stages.
+    ValueError
+        For no stages.
+    """
+    stages = list(plan) if isinstance(plan, Plan) else [plan] if isinstance(plan, Stage) else plan
+    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
+        raise TypeError(f"plan must be a list of Stage, got {plan!r}")
+    if not stages:
+        raise ValueError("plan has no stages; leave it out for exact search")
+    return list(stages)
+
+
 def resolve(
     plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Sequence[str], row_type: str | None
 ) -> list[Step]:
@@ -121,11 +314,7 @@ def resolve(
         No stage; a code, or rows, that the index does not keep; `dims` beyond those of the vectors; a stage without,
         or with too small a shortlist.
     """
-    stages = [plan] if isinstance(plan, Stage) else plan
-    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
-        raise TypeError(f"plan must be a list of Stage, got {plan!r}")
-    if not stages:
-        raise ValueError("plan has no stages; leave it out for exact search")
+    stages = stages_of(plan)
     widths = [dims if stage.dims is None else arrays.integer(stage.dims, "dims", 1, dims) for stage in stages]
     steps: list[Step] = []
     for number, (stage, width) in enumerate(zip(stages, widths, strict=True), 1):

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 Lists = tuple[Array, Array]  # scores, higher is better, and row numbers, best first
 Report = Callable[[int, int, str], object]
 
-MOST_ROWS = 1_000_000  # searched
+MOST_ROWS = 2_000_000  # searched; of more at least half as many
 FIT_ROWS = 200_000  # whose second moments are taken
 MEDIAN_ROWS = 4096  # whose scores stand for those of all
 CHUNK_VALUES = 2**25  # of rows in memory as float32

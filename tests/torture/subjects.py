@@ -69,6 +69,7 @@ def _changes(names: Any, add: Callable[[Any, Any], Any], update: Callable[[Any, 
 
 
 RAW = [Stage("b1", keep=40), Stage("raw")]
+BIT_PLAN = [Stage("b1", dims=70, keep=40), Stage("b1", dims=128, keep=20), Stage("b1")]
 SOME = np.arange(10 * ROWS) % 3 > 0  # ids that a filter allows
 FEW = [[9, 3, 77, 500], None, range(1, 900, 5)]  # filters of three queries
 
@@ -157,6 +158,9 @@ SUBJECTS = {
             "search": lambda index: index.search(CODES[:1] ^ 5, 15, threads=1),
             "batch": lambda index: index.search(CODES[:20] ^ 5, 15, bits=100, threads=2),
             "filtered": lambda index: index.search(CODES[:3] ^ 5, 15, filter=FEW),
+            "plan": lambda index: index.search(CODES[:20] ^ 5, 5, plan=BIT_PLAN, threads=2),
+            "filtered plan": lambda index: index.search(CODES[:3] ^ 5, 5, plan=BIT_PLAN, filter=FEW),
+            "explain": lambda index: [s.rows for s in index.explain(CODES[:3] ^ 5, 5, BIT_PLAN).stages],
             "range": lambda index: index.range_search(CODES[:5] ^ 5, 90, threads=2),
             "reconstruct": lambda index: index.reconstruct([0, 9, 3]),
         },
@@ -172,6 +176,7 @@ SUBJECTS = {
         {
             "search": lambda index: index.search(CODES[:3] ^ 5, 15, threads=2),
             "filtered": lambda index: index.search(CODES[:3] ^ 5, 15, filter=SOME),
+            "plan": lambda index: index.search(CODES[:1] ^ 5, 5, plan=BIT_PLAN, threads=2),
             "reconstruct": lambda index: index.reconstruct(IDS[:3]),
             "bytes": to_bytes,
         },

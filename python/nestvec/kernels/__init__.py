@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .bits import count_bits, order_bits, pack_words, scan_bits, sign_bits
+from .bits import count_bits, list_bits, order_bits, pack_words, scan_bits, sign_bits
 from .checksum import crc32c
 from .codes import pack_nibbles, pack_signs
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
@@ -55,6 +55,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "pack_words": pack_words,
     "count_bits": count_bits,
     "scan_bits": scan_bits,
+    "list_bits": list_bits,
     "order_bits": order_bits,
     "pack_signs": pack_signs,
     "pack_nibbles": pack_nibbles,

@@ -46,7 +46,7 @@ def word_width(bounds: Any, level: int) -> int:
 @njit
 def word_mask(count: int) -> Any:
     """The first `count` bits of a word, which has 64: all of them from 64 on."""
-    return ~np.uint64(0) << np.uint64(64 - min(count, 64))
+    return ~np.uint64(0) << np.uint64(64 - min(count, 64)) if count > 0 else np.uint64(0)
 
 
 @njit
@@ -227,6 +227,43 @@ def scan_bits(
                     totals[query] -= histograms[query, limits[query]]
                     limits[query] -= 1
     return last
+
+
+@njit
+def list_bits(
+    words: Any, starts: Any, bounds: Any, begin: int, bits: int, query: Any, rows: Any, distances: Any
+) -> None:
+    """Add to the distances of listed rows the number of bits [`begin`, `bits`) that differ from a query's.
+
+    Parameters
+    ----------
+    words, starts, bounds
+        As for `count_bits`.
+    query : (W,) uint64
+        Words of the levels that the first `bits` bits touch, in the plane's order.
+    rows : (n,) int32;  distances : (n,) int32
+        Rows in any order, and what to add to.
+    """
+    for i in range(rows.shape[0]):
+        row, count = np.int64(rows[i]), np.int64(0)
+        block, place = row // BLOCK, row % BLOCK
+        at = 0
+        for level in range(bounds.shape[0]):
+            below = bounds[level - 1] if level > 0 else 0
+            if below >= bits:
+                break
+            width = word_width(bounds, level)
+            for word in range(width):
+                bit = below + word * 64
+                if bit >= bits:
+                    break
+                if min(bit + 64, bounds[level]) <= begin:
+                    continue
+                mask = word_mask(min(bounds[level], bits) - bit) & ~word_mask(begin - bit)
+                here = words[starts[level] + (block * width + word) * BLOCK + place]
+                count += np.int64(popcount((here ^ query[at + word]) & mask))
+            at += width
+        distances[i] += count
 
 
 @njit
