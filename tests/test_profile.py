@@ -184,7 +184,6 @@ def test_same_in_chunks(monkeypatch: pytest.MonkeyPatch, wordnet: SimpleNamespac
 
 def test_more_rows_than_are_searched(monkeypatch: pytest.MonkeyPatch, wordnet: SimpleNamespace) -> None:
     monkeypatch.setattr(profiling, "MOST_ROWS", 1000)
-    monkeypatch.setattr(profiling, "FIT_ROWS", 300)
     docs = wordnet.docs[:1999, :96]
     profile = nv.profile(docs, sample=50)
     assert (profile.rows, profile.searched) == (1999, 1000)
@@ -259,6 +258,16 @@ def test_lengths(rng: np.random.Generator) -> None:
 
 def test_low_contrast(rng: np.random.Generator) -> None:
     assert "Low contrast" in nv.profile(np.eye(300) + 1e-3 * rng.standard_normal((300, 300))).verdict
+
+
+def test_dims_that_are_not_rotated(monkeypatch: pytest.MonkeyPatch, wordnet: SimpleNamespace) -> None:
+    whole = nv.profile(wordnet.docs[:100, :96])
+    monkeypatch.setattr(profiling, "MOST_DIMS", 95)
+    profile = nv.profile(wordnet.docs[:100, :96])
+    assert profile.prefixes == whole.prefixes[:2]
+    assert profile.codes == whole.codes
+    assert "PCA" not in profile.verdict
+    assert "random" not in str(profile)
 
 
 def test_no_code_is_enough(rng: np.random.Generator) -> None:

@@ -88,7 +88,7 @@ class Profile:
     rows, dims, dtype, metric, k, levels
         Of the vectors and the question; `k` is smaller than asked for where there are fewer rows.
     searched : int
-        Rows that were searched: all, or every second, third, ... of more than a million.
+        Rows that were searched: all, or every second, third, ... of more than two million.
     queries : int
     held_out : bool
         Whether the queries were rows, each left out of its own truth and its own candidates.
@@ -268,7 +268,7 @@ def _of_codes(profile: Profile) -> Iterator[str]:
         best = max(profile.codes, key=lambda code: code.shortlist)
         yield (
             f"Shortlist: no code holds {_percent(TARGET)} {top} in its best {shortlist}; {_named(best, profile)} hold "
-            f"{_percent(best.shortlist)}. Search exactly, as is the default, or keep more rows."
+            f"{_percent(best.shortlist)}. Search exactly, as is the default, or ask index.tune how many to keep."
         )
         return
     best = min(good, key=lambda code: (code.nbytes, -code.shortlist))
@@ -291,7 +291,7 @@ def _named(code: Code, profile: Profile) -> str:
 def _of_prefixes(profile: Profile) -> Iterator[str]:
     raw, pca, random = (profile.at(basis) for basis in BASES)
     below = profile.levels[:-1]
-    if not below:
+    if not below or not pca:
         return
     name, room = "shortlist", profile.shortlist
     if min(raw[below[0]].shortlist, random[below[0]].shortlist) >= TARGET:  # so long a list shows no difference

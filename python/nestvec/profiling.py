@@ -28,9 +28,10 @@ Lists = tuple[Array, Array]  # scores, higher is better, and row numbers, best f
 Report = Callable[[int, int, str], object]
 
 MOST_ROWS = 2_000_000  # searched; of more at least half as many
-FIT_ROWS = 200_000  # whose second moments are taken
+MOST_DIMS = 4096  # that are rotated: axes of more take minutes
 MEDIAN_ROWS = 4096  # whose scores stand for those of all
 CHUNK_VALUES = 2**25  # of rows in memory as float32
+FIT_VALUES = 2**25  # of rows that PCA is fitted to
 WIDER = 10  # times k: length of a shortlist
 NEIGHBORS = 20  # at least, for the intrinsic dimensionality
 NEAR = 0.1  # of the median distance
@@ -54,13 +55,13 @@ def profile(
 ) -> Profile:
     """What prefixes and codes of these vectors keep of the exact top k, and what else decides how to search them.
 
-    Each prefix is compared with one of the same width after PCA and after a random rotation: the leading dims of the
-    latter are what any dims would be, so vectors that were trained to nest do better.
+    Each prefix is compared with one of the same width after PCA and after a random rotation, up to 4096 dims: the
+    leading dims of the latter are what any dims would be, so vectors that were trained to nest do better.
 
     Parameters
     ----------
     x : (n, d) array
-        Rows, of any type that `NestedIndex.add` takes; of more than a million every second, third, ... is searched.
+        Rows, of any type that `NestedIndex.add` takes; of more than two million every second, third, ... is searched.
     queries : (nq, d) array, optional
         Real queries say most. Default: `sample` rows, each of which is left out of its own truth and candidates.
     k : int
@@ -193,13 +194,14 @@ class _Ask:
 
     def profile(self, every: Array, rng: np.random.Generator, progress: Report | None) -> Profile:
         d, below = int(self.bounds[-1]), self.bounds[:-1].tolist()
-        steps = _Steps(2 + 2 * bool(below) + len(self.chunks) * (3 if below else 1) + len(CODES), progress)
+        rotated = bool(below) and d <= MOST_DIMS
+        steps = _Steps(2 + 2 * rotated + len(self.chunks) * (3 if rotated else 1) + len(CODES), progress)
         norms, copies = _rows_alone(every)
         steps.done("rows")
         longest = float(norms.max())
         rotations: dict[str, _Rotation] = {}
-        if below:
-            rotations["pca"] = _Rotation(self._principal(longest)[:, : below[-1]], longest)
+        if rotated:
+            rotations["pca"] = _Rotation(self._principal()[:, : below[-1]], longest)
             steps.done("pca")
             rotations["random"] = _Rotation(_random(d, below[-1], rng), longest)
             steps.done("random rotation")
@@ -223,20 +225,14 @@ class _Ask:
             lengths=_lengths(norms),
         )  # fmt: skip
 
-    def _principal(self, longest: float) -> Array:
-        """The axes along which rows are longest, longest first, as columns: of rows that are not asked for, if they are
-        most, as PCA would know the queries otherwise."""
-        some = np.arange(0, len(self.rows), _stride(len(self.rows), FIT_ROWS))
-        if self.own is not None and 2 * len(self.own) <= len(self.rows):
-            some = np.setdiff1d(some, self.own)
+    def _principal(self) -> Array:
+        """The axes of PCA, fitted to rows that are not asked for if those are most: it would know the queries."""
         d = self.rows.shape[1]
-        moments = np.zeros((d, d))
-        for part in slices.steps(len(some), d * d, fitting.CALL_WORK):
-            parallel.check()
-            values = arrays.to_float32(self.rows[some[part]], "x") / np.float32(longest or 1)
-            moments += values.T @ values
-        axes: Array = np.linalg.eigh(moments)[1][:, ::-1]
-        return axes
+        stride = _stride(len(self.rows), max(FIT_VALUES // d, 4 * d))
+        rows = self.rows[::stride]
+        if self.own is not None and 2 * len(self.own) <= len(self.rows):
+            rows = rows[np.isin(np.arange(0, len(self.rows), stride), self.own, invert=True)]
+        return _axes(rows)
 
     def _shares(self, truth: _Truth, found: Array) -> tuple[float, float]:
         return truth.share(found, self.k), truth.share(found, self.shortlist)
@@ -392,6 +388,18 @@ def _energy(rows: Array, weights: Array) -> Array:
         parallel.check()
         total += (np.square(rows[some], dtype=np.float64) * weights[some, None]).sum(axis=0)
     return total
+
+
+def _axes(rows: Array) -> Array:
+    """The eigenvectors of the second moments, largest first, as columns."""
+    d = rows.shape[1]
+    moments = np.zeros((d, d))
+    for some in slices.steps(len(rows), d * d, fitting.CALL_WORK):
+        parallel.check()
+        values = arrays.to_float32(rows[some], "x").astype(np.float64)
+        moments += values.T @ values
+    axes: Array = np.linalg.eigh(moments)[1][:, ::-1]
+    return axes
 
 
 def _random(d: int, width: int, rng: np.random.Generator) -> Array:
