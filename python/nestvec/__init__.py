@@ -24,6 +24,7 @@ from .plan import Plan, Stage
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
+from .transform import Transform, fit_rotation
 
 __all__ = [
     "BinaryIndex",
@@ -34,9 +35,11 @@ __all__ = [
     "NestedIndex",
     "Plan",
     "Stage",
+    "Transform",
     "__version__",
     "as_ubinary",
     "carve",
+    "fit_rotation",
     "hamming",
     "hamming_topk",
     "intersection",
