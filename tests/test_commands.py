@@ -374,12 +374,14 @@ def test_parquet_that_holds_no_vectors(here: SimpleNamespace, run: Any) -> None:
 
 
 def test_missing_packages_are_named(here: SimpleNamespace, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pyarrow", "pyarrow.parquet", "faiss"):
+    for module in ("pyarrow", "pyarrow.parquet", "faiss", "matplotlib"):
         monkeypatch.setitem(sys.modules, module, None)
     Path("x.parquet").write_bytes(b"PAR1" + bytes(40))
     hint = 'needs pyarrow: pip install "nestvec[parquet]"\n'
     assert run("build", "x.parquet", "made.nv") == (2, "", f"nestvec: x.parquet is Parquet, which {hint}")
     assert run("search", "x.nv", "q.npy", "--out", "r.parquet") == (2, "", f"nestvec: --out r.parquet {hint}")
+    plot = run("profile", "x.npy", "--plot", "x.png")
+    assert plot == (2, "", 'nestvec: --plot needs matplotlib: pip install "nestvec[plot]"\n')
     assert run("bench", "x.nv", "--compare")[2].endswith("nestvec: --compare needs faiss: pip install faiss-cpu\n")
 
 
@@ -431,6 +433,8 @@ WRONG = [
     ("tune", "missing.nv"),
     ("profile", "missing.npy"),
     ("profile", "x.npy", "--plot", "no/such/folder/x.png"),
+    ("profile", "x.npy", "--plot", "x.txt"),
+    ("tune", "x.nv", "--confidence", "0.4"),
     ("bench", "missing.nv"),
     ("bench", "x.nv", "-k", "1"),
     ("bench", "x.nv", "--rounds", "2"),
