@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, backends, slices
+from .certificate import certified
 from .coding import Frame
 from .container import Container, Contents, changing, reading
 from .filters import allowed_words, words_of
@@ -362,7 +363,9 @@ class NestedIndex(Container[Segment]):
         Returns
         -------
         Explanation
-            Its ``stages``; printed, a table.
+            Its ``stages``; printed, a table. For exact search also its ``certificate``: how many rows the upper bounds
+            leave after each level, and how far the others stay below the k-th best score. It is None for plans. Making
+            it takes longer than the search.
 
         Raises
         ------
@@ -379,13 +382,17 @@ class NestedIndex(Container[Segment]):
         >>> report = index.explain(x[:3], 5, plan=[nv.Stage("b1", keep=100), nv.Stage("raw")])
         >>> [(stage.code, stage.rows) for stage in report.stages]
         [('b1', 2000.0), ('raw', 100.0)]
+        >>> certificate = index.explain(x[:3], 5).certificate
+        >>> certificate.levels, certificate.survivors[-1] <= certificate.scored, certificate.slack_min >= 0
+        ((64, 128, 256), True, True)
         """
         if plan is None:
             self._refuse_rowless("exact search")
         contents, task, parts, bounds = self._ready(q, arrays.result_count(k), dims, filter)
         plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
-            return explain_exact(parts, task, bounds)
+            report, least = explain_exact(parts, task, bounds)
+            return certified(report, parts, task, bounds, least)
         return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
 
     @reading
