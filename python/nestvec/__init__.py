@@ -21,6 +21,8 @@ from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
 from .plan import Plan, Stage
+from .profiles import Profile
+from .profiling import profile
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
@@ -34,6 +36,7 @@ __all__ = [
     "MultiVectorIndex",
     "NestedIndex",
     "Plan",
+    "Profile",
     "Stage",
     "Transform",
     "__version__",
@@ -52,6 +55,7 @@ __all__ = [
     "pack_bits",
     "prefix_scores",
     "prefix_topk",
+    "profile",
     "show_config",
     "use",
 ]

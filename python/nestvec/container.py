@@ -477,6 +477,7 @@ class Container(Collection[Contents[S]]):
     """Rows in segments that are never moved."""
 
     _bounds: Array  # ends of levels
+    _written: Callable[[int], None] | None = None  # told how many rows were written, by any thread
 
     def __init__(self, frame: Any = None) -> None:
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
@@ -620,7 +621,13 @@ class Container(Collection[Contents[S]]):
         step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
         cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
-        parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
+
+        def write(span: tuple[int, int]) -> None:
+            self._write(segment, frame, x, at - n, *span)
+            if self._written:
+                self._written(span[1] - span[0])
+
+        parallel.run(write, spans, workers)
         stored[-1] = Stored(segment, n + count)
         return count
 
