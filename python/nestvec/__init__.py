@@ -26,6 +26,7 @@ from .profiling import profile
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
+from .transform import Transform, fit_rotation
 
 __all__ = [
     "BinaryIndex",
@@ -37,9 +38,11 @@ __all__ = [
     "Plan",
     "Profile",
     "Stage",
+    "Transform",
     "__version__",
     "as_ubinary",
     "carve",
+    "fit_rotation",
     "hamming",
     "hamming_topk",
     "intersection",
