@@ -136,6 +136,10 @@ def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple
         for plan in args.plans:
             name = f"nestvec-{plan}-{backend}"
             makers[name] = partial(available.Planned, plan=plan, backend=backend, levels=levels)
+        for transform in [None, *args.transform] if args.tuned else []:
+            name = f"nestvec-tuned-{transform}-{backend}" if transform else f"nestvec-tuned-{backend}"
+            tuned = partial(available.Tuned, codes=args.codes, transform=transform)
+            makers[name] = partial(tuned, backend=backend, levels=levels)
         if args.threads == [1]:
             makers[f"scan64-{backend}"] = partial(available.Scan64, backend=backend)
     return build_peers(makers, args.threads[0], x, dims)
@@ -149,7 +153,7 @@ def build_peers(makers: dict[str, Callable[..., Peer]], threads: int, x: np.ndar
             peer = make(name, threads)
             began = time.perf_counter()
             peer.build(x, dims)
-            peer.build_s = time.perf_counter() - began
+            peer.build_s = peer.build_s or time.perf_counter() - began
             ready.append(peer)
         except (ImportError, AttributeError, RuntimeError, ValueError) as error:
             print(f"left out {name}: {error}")
@@ -249,11 +253,19 @@ def common_parser(description: str | None, data: list[str]) -> argparse.Argument
     return parser
 
 
+def add_index_options(parser: argparse.ArgumentParser) -> None:
+    """What a tuned nestvec index is made with."""
+    parser.add_argument("--codes", nargs="+", default=["b1"], help="of a tuned index: b1 i4 (i8 codes are always kept)")
+    parser.add_argument("--transform", nargs="*", default=[], help="also with rotated vectors: pca")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, list(BUILDERS))
     parser.set_defaults(name="search", data=["synth_a0.25"], nq=[1, 16, 256, 1000])
     parser.add_argument("--dims", nargs="+", type=int, help="leading dims searched; default: all")
     parser.add_argument("--plans", nargs="*", default=[], help="also by plans, of those in peers.PLANS")
+    parser.add_argument("--tuned", action="store_true", help="also by plans that nestvec tunes itself")
+    add_index_options(parser)
     parser.add_argument("--memory", action="store_true", help="measure the memory of an index instead")
     return parser.parse_args()
 
