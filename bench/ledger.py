@@ -36,7 +36,11 @@ class Ledger:
 
     def has(self, **group: object) -> bool:
         """Whether a group is there."""
-        return any(self._of(row, group) for row in self.rows)
+        return bool(self.get(**group))
+
+    def get(self, **group: object) -> list[dict]:
+        """The rows of a group."""
+        return [row for row in self.rows if self._of(row, group)]
 
     def put(self, rows: Sequence[dict], **group: object) -> None:
         """Replace a group, and save; each row gets the time and the load."""

@@ -69,9 +69,7 @@ class Peer:
         if self.knob is not None:
             print(f"{self.name}: {self.knob}")
 
-    def reaching(
-        self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]
-    ) -> dict[float, list[Any]]:
+    def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
         """The first setting of each ladder that reaches each target; a ladder ends where steps find nothing more."""
         found: dict[float, list[Any]] = {target: [] for target in targets}
         for ladder in self.ladders(k):
@@ -81,7 +79,7 @@ class Peer:
                 shares.append(recall(self.search(queries, k)[1]))
                 while left and shares[-1] >= left[0]:
                     found[left.pop(0)].append(knob)
-                if not left or shares[-1] > 0.5 and shares[-STALLED:-1] == [shares[-1]] * (STALLED - 1):
+                if not left or (shares[-1] > 0.5 and shares[-STALLED:-1] == [shares[-1]] * (STALLED - 1)):
                     break
         return found
 
@@ -333,7 +331,7 @@ class USearch(Peer):
 
 
 class TurboVec(Peer):
-    """4-bit codes, calibrated as its manual advises; reranked ones have a shortlist, scored in float32, as their knob."""
+    """4-bit codes, calibrated as its manual advises; the knob of reranked ones is the shortlist, scored in float32."""
 
     def __init__(self, name: str, threads: int = 1, *, reranked: bool = False, bits: int = 4) -> None:
         super().__init__(name, threads)
@@ -440,9 +438,7 @@ class Tuned(NestVec):
         self.index.add(x)
         self.nbytes = self.index.memory_usage()
 
-    def reaching(
-        self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]
-    ) -> dict[float, list[Any]]:
+    def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
         options = {"dims": self.dims, "threads": self.threads}
         return {target: [self.index.tune(queries, k, target, **options)] for target in targets}
 
