@@ -98,7 +98,10 @@ def reached(peer: available.Peer, queries: np.ndarray, k: int, recall: available
     with peer.active():
         found = peer.reaching(queries, k, recall, TARGETS)
     if any(found.values()):
-        print(f"{peer.name}: tuned in {time.perf_counter() - began:.1f} s", {t: len(k) for t, k in found.items()})
+        print(
+            f"{peer.name}: tuned in {time.perf_counter() - began:.1f} s",
+            {target: len(knobs) for target, knobs in found.items()},
+        )
     return found
 
 

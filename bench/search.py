@@ -87,12 +87,16 @@ class Judge:
 
 
 def run_group(peers: list[Peer], judge: Judge, queries: np.ndarray, nq: int, k: int, repeats: int) -> list[dict]:
-    """Time the peers in turns on batches of nq; a turn of single queries is SINGLES of them, new ones each turn."""
+    """Time the peers in turns on batches of nq; a turn of single queries is SINGLES of them, new ones each turn.
+
+    All peers get the same single queries, but each other ones at a time: none finds in cache what the last one read.
+    """
     samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
     answers: dict[str, list[Answer]] = {peer.name: [] for peer in peers}
     for turn in range(repeats + 1):  # turn 0 warms up
-        batches = range(turn * SINGLES, (turn + 1) * SINGLES) if nq == 1 else [0]
-        for peer in peers:
+        for number, peer in enumerate(peers):
+            at = (turn - 1 + number * repeats // len(peers)) % repeats + 1 if turn else 0
+            batches = range(at * SINGLES, (at + 1) * SINGLES) if nq == 1 else [0]
             if peer.threads > 1:
                 time.sleep(0.05)  # idle workers of the library before spin for a while
             with peer.active():

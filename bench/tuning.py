@@ -331,9 +331,16 @@ def measure_grid(searched: Searched, recall: float, args: argparse.Namespace) ->
 
 
 def by_turns(searched: Searched, plans: Sequence[Sequence[Any]], count: int) -> list[float]:
-    """Medians of seconds of single queries, each by all plans in turn before the next."""
-    times = [[searched.seconds(i % searched.count, plan) for plan in plans] for i in range(count + 3)]
-    return [median(column) for column in zip(*times[3:], strict=True)]
+    """Medians of seconds of the same single queries, of which each plan in turn takes another one.
+
+    So no plan finds the rows in cache that the one before has just read.
+    """
+    times: list[list[float]] = [[] for _ in plans]
+    for turn in range(-3, count):
+        for number, plan in enumerate(plans):
+            query = (turn + number * count // len(plans)) % min(count, searched.count)
+            times[number].append(searched.seconds(query, plan))
+    return [median(column[3:]) for column in times]
 
 
 # What is asked for

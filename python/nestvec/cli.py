@@ -103,6 +103,11 @@ def _demo_command() -> click.Command:
             click.Argument(["query"], required=False),
             click.Option(["--k"], type=click.IntRange(min=1), default=5, show_default=True, help="Results per query."),
             click.Option(["--dims"], type=levels, help="Leading dims to search; default all."),
+            click.Option(
+                ["--recall"],
+                type=click.FloatRange(0, 1, min_open=True),
+                help="Tune a plan that finds this share of the nearest, and search by such; default exact.",
+            ),
             click.Option(["--multi-vector"], is_flag=True, help="Search bags of token vectors by MaxSim."),
             click.Option(["--table/--no-table"], default=True, help="Measure first."),
             click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
@@ -179,11 +184,10 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
             print(f"{key}: {value}")
 
 
-def _demo(query: str | None, k: int, dims: str | None, multi_vector: bool, table: bool, as_json: bool) -> None:
+def _demo(query: str | None, dims: str | None, **options: Any) -> None:
     from . import demo
 
-    leading = int(dims) if dims else None
-    demo.run(query, k=k, dims=leading, multi_vector=multi_vector, table=table, as_json=as_json)
+    demo.run(query, dims=int(dims) if dims else None, **options)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
