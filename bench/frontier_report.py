@@ -64,7 +64,12 @@ def subject(row: dict) -> str:
 def plot(rows: Sequence[dict], caption: str, path: Path = PLOT) -> None:
     """Recall against queries per second, a panel for each size of batch."""
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter
 
+    def tick(speed: float, _: int) -> str:
+        return f"{speed:,.0f}" if f"{speed:e}"[0] in "125" else ""
+
+    ticks = FuncFormatter(tick)
     style = {"svg.fonttype": "none", "svg.hashsalt": "frontier", "font.family": "sans-serif", "font.size": 9}
     batches = [(nq, list(group)) for nq, group in groupby(sorted(rows, key=lambda r: r["nq"]), lambda r: r["nq"])]
     with pyplot.rc_context(style):
@@ -74,7 +79,9 @@ def plot(rows: Sequence[dict], caption: str, path: Path = PLOT) -> None:
                 places = line([row for row in batch if member(row, family)])
                 if places:
                     draw(panel, family, places, colour)
-            panel.set(xscale="log", xlabel="queries per second, one thread", ylim=(0.885, 1.004))
+            panel.set(xscale="log", xlabel="queries per second, one thread", ylim=(0.885, 1.006))
+            for formatted in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+                formatted(ticks)
             panel.set_title("one query at a time" if nq == 1 else f"{nq} queries at once", fontsize=10)
             panel.grid(alpha=0.25, which="major")
             panel.spines[["top", "right"]].set_visible(False)

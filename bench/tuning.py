@@ -33,7 +33,7 @@ CHUNK = 256  # queries of a call
 QUICK = 15  # queries that time a plan of the grid
 FINALISTS = 5  # plans of the grid that take turns with the tuned one
 FINER, COARSER = 2**0.25, 1.5  # factors between lengths of shortlists: the last, and one before another stage
-SHARE = 8  # shortlists have at most one row in so many
+SHARE, FEW = 8, 5_000  # shortlists have at most one row in so many, but never fewer than so many, or half of all
 
 
 class Searched(ABC):
@@ -233,7 +233,8 @@ class Grid:
         self.searched, self.goals, self.stage = searched, goals, Stage
         self.which = np.arange(min(queries, searched.count))
         self.good = [searched.good[i] for i in self.which]
-        self.longest = max(searched.facts["n"] // SHARE, searched.k)
+        n = searched.facts["n"]
+        self.longest = max(n // SHARE, min(n // 2, FEW), searched.k)
         self.least = min(max(4 * searched.k, 64), self.longest)
         self.listings = self.timed = 0
 
