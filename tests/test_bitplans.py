@@ -11,6 +11,7 @@ import pytest
 import nestvec as nv
 from inputs import levels_of
 from nestvec import Stage, backends, bitplans
+from nestvec.nearest import query_words
 from test_binary import best, equal, random_codes, scores
 
 CASES = 1500  # over all backends
@@ -180,6 +181,15 @@ def test_words_between() -> None:
         for begin, bits in product((0, 1, 49, 50, 63, 64, 65, 128, 199), (1, 64, 65, 130, 200)):
             wanted = len(set(place[begin:bits]))
             assert begin >= bits or bitplans.words_between(np.asarray(bounds), begin, bits) == wanted
+
+
+def test_cut_words(rng: np.random.Generator) -> None:
+    """Words of a shorter prefix are those that its codes would be packed into."""
+    codes = random_codes(rng, 5, 300)
+    for bounds in (np.asarray(b) for b in ([300], [50, 130, 300], [64, 128, 300], [1, 2, 65, 300])):
+        whole = query_words(codes, bounds, 300)
+        for bits in (1, 2, 49, 50, 51, 64, 65, 66, 128, 130, 192, 299, 300):
+            np.testing.assert_array_equal(bitplans.cut_words(whole, bounds, bits), query_words(codes, bounds, bits))
 
 
 def test_wrong_plan(rng: np.random.Generator) -> None:

@@ -343,7 +343,7 @@ def test_missing_click_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match="2"):
         cli.main(["info"])
-    assert capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[demo]"\n'
+    assert capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[cli]"\n'
 
 
 def test_ctrl_c_exits_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ def test_explain(x: np.ndarray) -> None:
     bounds = np.asarray([*LEVELS, D])
     for share, codes in ((0.0003, ["raw"]), (0.5, ["i8", "raw"])):
         sets = sets_of(np.random.default_rng(1), share, 1, len(x))
-        report = explain_exact(allowing([part], sets), task, bounds).stages
+        report = explain_exact(allowing([part], sets), task, bounds)[0].stages
         assert [stage.code for stage in report] == codes
         assert report[0].rows == sets.sum()
         assert codes == ["raw"] or 5 <= report[1].rows < sets.sum() / 10

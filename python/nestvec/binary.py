@@ -238,8 +238,7 @@ class BinaryIndex(Container[BitSegment]):
         [(256, 5000.0, 100.0), (1024, 100.0, 5.0)]
         """
         run, _ = self._run(q, arrays.result_count(k), bits, plan, filter)
-        run.search(1)
-        return run.report()
+        return run.report(run.search(1)[1])
 
     @limited
     @reading

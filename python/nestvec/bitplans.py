@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import backends, parallel, slices
 from .nearest import XOR, BitPart, BitTask, gathered, group_size, nearest, nearest_of, query_words
 from .plan import Explanation, StageReport, Step, resolve, stages_of
-from .planes import spread
+from .planes import level_widths, spread
 
 Array = npt.NDArray[Any]
 
@@ -44,20 +44,21 @@ class BitRun:
         self.parts, self.steps, self.bounds, self.count = [part for _, part in located], steps, bounds, len(codes)
         self.starts = [first for first, _ in located]
         first, widest = steps[0], max(step.dims for step in steps)
-        self.task = BitTask(query_words(codes, bounds, first.dims), first.keep, first.dims, XOR)
-        self.queries = self.task.queries if len(steps) == 1 else query_words(codes, bounds, widest)
-        self.kept, self.seconds = [0] * len(steps), [0.0] * len(steps)
+        self.queries = query_words(codes, bounds, widest)
+        words = self.queries if first.dims == widest else cut_words(self.queries, bounds, first.dims)
+        self.task = BitTask(words, first.keep, first.dims, XOR)
+        self.kept, self.seconds = [0] * (len(steps) - 1), [0.0] * len(steps)
 
     def search(self, threads: int) -> tuple[Array, Array]:
         """Distances (nq, m) int32 and ids of the k nearest, by distance and then id, as `nearest` gives them."""
         begun = perf_counter()
         if len(self.steps) == 1:
             found = nearest(self.parts, self.task, threads)
-            self._note(0, begun, int(np.count_nonzero(found[1] >= 0)))
+            self.seconds[0] += perf_counter() - begun
             return found
         pairs = zip(self.starts, self.parts, strict=True)
         parts = gathered([part._replace(ids=NOTHING, base=first) for first, part in pairs], self.task)
-        self._note(0, begun, 0)
+        self.seconds[0] += perf_counter() - begun
         size = group_size(self.task.k, self.count, threads)
         if self.count < 4 * threads or size >= self.count:
             return self._search(parts, slice(0, self.count), threads)
@@ -65,11 +66,11 @@ class BitRun:
         results = parallel.run(lambda some: self._search(parts, some, 1), groups, threads)
         return slices.joined([d for d, _ in results]), slices.joined([i for _, i in results])
 
-    def report(self) -> Explanation:
-        """What the stages did, per query."""
+    def report(self, ids: Array) -> Explanation:
+        """What the stages did, per query, to give these ids."""
         if self.count == 0:
             return Explanation(())
-        rows = [sum(self._allowed(part) for part in self.parts), *self.kept]
+        rows = [sum(self._allowed(part) for part in self.parts), *self.kept, int(np.count_nonzero(ids >= 0))]
         begins = [0, *(_known(*pair) for pair in zip(self.steps, self.steps[1:], strict=False))]
         return Explanation(
             tuple(
@@ -95,7 +96,8 @@ class BitRun:
         task = replace(self.task, queries=self.task.queries[some])
         distances, slots = nearest_of([part.of_queries(some) for part in parts], task, True, threads)
         found = slots >= 0
-        self._note(0, begun, int(np.count_nonzero(found)))
+        self.seconds[0] += perf_counter() - begun
+        self.kept[0] += int(np.count_nonzero(found))
         shape = len(slots), self.steps[-1].keep
         best, ids = np.full(shape, np.iinfo(np.int32).max, np.int32), np.full(shape, -1, np.int64)
 
@@ -119,11 +121,13 @@ class BitRun:
             if number < len(self.steps) - 1:
                 kept = smallest(distances, step.keep)
                 slots, distances = slots[kept], distances[kept]
-                self._note(number, begun, len(slots))
-        ids = self._named(slots)
-        order = smallest(distances, self.steps[-1].keep, ids)
-        self._note(-1, begun, len(order))
-        return distances[order], ids[order]
+                self.kept[number] += len(slots)
+            else:
+                ids = self._named(slots)
+                kept = smallest(distances, step.keep, ids)
+                slots, distances = ids[kept], distances[kept]
+            self.seconds[number] += perf_counter() - begun
+        return distances, slots
 
     def _count(self, query: int, known: int, bits: int, slots: Array, distances: Array) -> None:
         """Add the bits [`known`, `bits`) in which rows differ from a query; slots ascend."""
@@ -150,10 +154,6 @@ class BitRun:
             ids[first:last] = part.ids[rows] if part.ids.size else rows + part.base
         return ids
 
-    def _note(self, number: int, begun: float, kept: int) -> None:
-        self.seconds[number] += perf_counter() - begun
-        self.kept[number] += kept
-
 
 def _known(before: Step, step: Step) -> int:
     """Leading bits that the stage before has counted and this one need not count again."""
@@ -173,6 +173,16 @@ def smallest(values: Array, count: int, ids: Array | None = None) -> Array:
         equal = np.flatnonzero(values[places] == limit)
         places = np.delete(places, equal[len(equal) - (len(places) - count) :])
     return places
+
+
+def cut_words(queries: Array, bounds: Array, bits: int) -> Array:
+    """What `query_words` gives for `bits` bits, of words for at least as many."""
+    level = int(np.searchsorted(bounds, bits))
+    inside = bits - int(bounds[level - 1] if level else 0)
+    width = int(level_widths(bounds[:level], 64).sum()) // 64 + -(-inside // 64)
+    words = queries[:, :width].copy()
+    words[:, -1] &= np.uint64(2**64 - 2 ** (-inside % 64))
+    return words
 
 
 def words_between(bounds: Array, begin: int, bits: int) -> int:

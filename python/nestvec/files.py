@@ -44,10 +44,12 @@ from .storage import File, Part, array_part
 from .tokens import STORED as STORED_TOKENS
 from .tokens import Store, TokenSegment
 from .tombstones import WORD, Tombstones, from_bools, to_bools
+from .transform import Transform
 
 Array = npt.NDArray[Any]
 Pieces = dict[str, list[Array]]
 
+SINCE = {"transform": (1, 1)}  # keys of metadata that an index may have, and the version that they came with
 MAX_SEGMENTS = 65_536
 LARGEST_CENTER = 1e42  # what rotated float32 vectors cannot exceed
 TABLES = 32 * 2**20  # bytes that drawing an encoder may take beyond those of the file: some tenths of a second
@@ -114,6 +116,7 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
         index: NestedIndex | BinaryIndex | MultiVectorIndex = kind.restored(file)
         if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
             raise file.error(f"has metadata that no {file.kind} writes")
+        _need(file, file.version == version_of(file.meta), "another version of the format than what is in it")
     file.finish()
     file.check_unchanged()
     return index
@@ -123,15 +126,21 @@ def save(index: Any, path: Any) -> None:
     """Write an index to a file, wholly or not at all."""
     contained = _contained(index)
     with replacing(path) as target:
-        storage.write_to(target, *contained)
+        storage.write_to(target, *contained, version_of(contained[1]))
         index._refuse_changed()
 
 
 def to_bytes(index: Any) -> bytes:
     """What `save` writes."""
-    data = storage.to_bytes(*_contained(index))
+    contained = _contained(index)
+    data = storage.to_bytes(*contained, version_of(contained[1]))
     index._refuse_changed()
     return data
+
+
+def version_of(meta: dict[str, Any]) -> tuple[int, int]:
+    """The oldest version of the format that knows all that is in a file with such metadata."""
+    return max((SINCE.get(key, storage.OLDEST) for key in meta), default=storage.OLDEST)
 
 
 def _contained(index: Any) -> tuple[str, dict[str, Any], list[Part]]:
@@ -381,6 +390,7 @@ def _distinct(ids: Array) -> int:
 
 
 def _nested_meta(index: NestedIndex, contents: Contents[Any]) -> dict[str, Any]:
+    transform = index.transform
     return {
         "d": index.d,
         "levels": list(index.levels),
@@ -390,12 +400,15 @@ def _nested_meta(index: NestedIndex, contents: Contents[Any]) -> dict[str, Any]:
         "center": index._center,
         "rotate": index._empty.frame.rotation is not None,
         "next_id": contents.next_id,
+        **({} if transform is None else {"transform": transform._described()}),
     }
 
 
 def _nested_parts(index: NestedIndex, contents: Contents[Any]) -> list[Part]:
     center = array_part("center", contents.frame.center)
-    return [center, *_id_parts(contents), *_row_parts(index, contents)]
+    held = {} if index.transform is None else index.transform._sections()
+    through = [array_part(name, array) for name, array in held.items()]
+    return [center, *through, *_id_parts(contents), *_row_parts(index, contents)]
 
 
 def _nested(file: File) -> NestedIndex:
@@ -408,6 +421,7 @@ def _nested(file: File) -> NestedIndex:
         codes=meta["codes"],
         center=meta["center"],
         rotate=meta["rotate"],
+        transform=Transform._restored(meta["transform"], meta["d"], file.array) if "transform" in meta else None,
     )
     index._contents = _read_contents(index, file, meta["next_id"], _read_frame(index, file, "center"))
     return index

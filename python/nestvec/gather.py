@@ -33,7 +33,11 @@ def pairs(part: Part, queries: int) -> int:
     """How many rows the queries may find, all together."""
     if not len(part.allowed):
         return queries * (part.last - part.first)
-    return int(count_ones(part.words(part.first, part.last)).sum()) * (queries if len(part.allowed) == 1 else 1)
+    words = part.words(part.first, part.last)
+    count = int(count_ones(words).sum())
+    if part.last % BLOCK and part.last > part.first:  # bits behind the last row may be ones
+        count -= int(count_ones(words[:, -1:] >> np.uint64(part.last % BLOCK)).sum())
+    return count * (queries if len(part.allowed) == 1 else 1)
 
 
 def rows_per_call(part: Part, queries: int, scores: int) -> int:

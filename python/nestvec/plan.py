@@ -264,10 +264,40 @@ class StageReport:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """Why the answer of an exact search is exact.
+
+    Each row has upper bounds on its score, after each level that is scanned. Where one of them is less than the k-th
+    best exact score, the row is ruled out; all others are scored.
+    """
+
+    levels: tuple[int, ...]  # none where no level ends at the searched dims: every row is scored
+    survivors: tuple[float, ...]  # rows that are not ruled out after each level, per query
+    rows: float  # that may be found, per query
+    scored: float  # per query; more than survive, since the k-th best score is not known from the beginning
+    slack_min: float  # the k-th best score less the largest bound of the rows ruled out, of the queries the least
+    slack_median: float  # inf where none is ruled out; as large as squared distances for l2
+
+    def __str__(self) -> str:
+        if not self.levels:
+            return f"exact: no level ends at these dims, so all {self.rows:,.0f} rows were read and scored"
+        left = ", ".join(f"{n:,.1f} by {end} dims" for n, end in zip(self.survivors, self.levels, strict=True))
+        return (
+            f"exact: of {self.rows:,.0f} rows upper bounds leave {left}; {self.scored:,.1f} were scored\n"
+            f"the others fall short of the k-th best score by {self.slack_min:.4g} at least, {self.slack_median:.4g} "
+            "in the median"
+        )
+
+
+@dataclass(frozen=True)
 class Explanation:
-    """Stages of a search in order, per query; printed as a table."""
+    """Stages of a search in order, per query; printed as a table.
+
+    The exact search of a `NestedIndex` has a `certificate`, too.
+    """
 
     stages: tuple[StageReport, ...]
+    certificate: Certificate | None = None
 
     def __str__(self) -> str:
         lines = [f"{'stage':<8}{'dims':>6}{'rows':>12}{'kept':>10}{'KB':>11}{'ms':>9}"]
@@ -275,7 +305,7 @@ class Explanation:
             f"{s.code:<8}{s.dims:>6}{s.rows:>12,.0f}{s.kept:>10,.0f}{s.nbytes / 1e3:>11,.1f}{s.seconds * 1e3:>9.3f}"
             for s in self.stages
         ]
-        return "\n".join(lines)
+        return "\n".join(lines if self.certificate is None else [*lines, str(self.certificate)])
 
 
 def staged(plan: Any, queries: int, rows: int) -> Any:

@@ -268,21 +268,26 @@ def _group(dims: int) -> int:
     return max(min(GROUP, int(SLICE * FAST) // (BLOCK * dims)), 32)
 
 
-def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> Explanation:
-    """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored."""
-    count, done = len(task.queries), Heaps(0, task.k)
+def explain_exact(parts: Sequence[Part], task: Task, bounds: Array | None) -> tuple[Explanation, Array]:
+    """What an exact search by one thread does, per query: rows scanned by their int8 codes, and rows scored.
+
+    Also the k-th best score of each query, float64; -inf where there are fewer.
+    """
+    count, done, least = len(task.queries), Heaps(0, task.k), [np.empty(0)]
     row_bytes = task.dims * (4 if task.row_type == "float32" else 2)
     begun = perf_counter()
     if count == 0:
-        return Explanation(())
+        return Explanation(()), least[0]
     for some, own in split_queries(task, parts, 1 if count < FEW else _group(task.dims)):
-        done.note(_search(own, some, bounds))
+        heaps = _search(own, some, bounds)
+        done.note(heaps)
+        least.append(heaps.scores.min(axis=1))
     seconds = (perf_counter() - begun) / count
     rows = sum(gather.pairs(part, queries) for part, queries in done.scanned) / count
     exact = (sum(gather.pairs(part, queries) for part, queries in done.read) + done.rescored) / count
     first = [StageReport("i8", task.dims, rows, exact, rows * (task.dims + 12), seconds)] if rows else []
     last = StageReport("raw", task.dims, exact, task.k, exact * row_bytes, 0.0 if rows else seconds)
-    return Explanation((*first, last))
+    return Explanation((*first, last)), np.concatenate(least)
 
 
 def split_queries(task: Task, parts: Sequence[Part], size: int) -> Iterator[tuple[Task, Sequence[Part]]]:
