@@ -549,7 +549,8 @@ def test_search_says_that_it_tunes(here: SimpleNamespace, run: Any) -> None:
     code, out, err = run("search", "x.nv", "q.npy", "--recall", 0.9, "--json")
     assert code == 0
     assert len(found(out)[0]) == 7
-    assert err == "nestvec: tuned for this search alone; nestvec tune x.nv -k 10 --recall 0.9 keeps the plan\n"
+    said = "nestvec: tuned for this search alone; nestvec tune x.nv -k 10 --recall 0.9 keeps the plan\n"
+    assert err.endswith(said)  # after a warning, if shortlists are fast here and bad
 
 
 @pytest.mark.parametrize("name", ["x", "codes", "bags"])
