@@ -6,16 +6,27 @@ Thread counts come from the environment of the process (see search.py), as sever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from math import log2
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import faiss
 import numpy as np
 
+from data import data_folder
+
 BLOCK_ROWS = 16_384
+WORTH_KEEPING = 10.0  # seconds: faiss indexes that took longer to build are kept in a file
+STALLED = 5  # steps of the same recall, after which no further ones are tried
+CHOOSING = 40  # queries that are timed where several settings reach a recall
 # these cannot be held to AVX2
 BEYOND_AVX2 = {"turbovec2-rerank", "turbovec4", "turbovec4-rerank", "usearch", "usearch-index"}
 DEFAULT_BLAS_THRESHOLD = faiss.cvar.distance_compute_blas_threshold
@@ -30,6 +41,7 @@ class Peer:
     name: str
     nbytes: int | None = None
     build_s: float = 0.0
+    knob: Any = None  # the setting in use
 
     def __init__(self, name: str, threads: int = 1) -> None:
         self.name, self.threads = name, threads
@@ -41,8 +53,49 @@ class Peer:
     def _build(self, x: np.ndarray) -> None:
         raise NotImplementedError
 
-    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
-        """Set what trades recall for speed; recall(ids) is measured on the queries given."""
+    def ladders(self, k: int) -> Iterable[Sequence[Any]]:
+        """Settings that trade recall for speed: rows of them, each from the fastest to what finds most."""
+        return ()
+
+    def use(self, knob: Any) -> None:
+        """Take a setting of the ladders."""
+        self.knob = knob
+
+    def tune(self, queries: np.ndarray, k: int, recall: Recall, target: float = 0.99) -> None:
+        """Take the fastest setting that finds the target share; recall(ids) is measured on the queries given."""
+        found = self.reaching(queries, k, recall, [target])[target]
+        if found:
+            self.use(self.fastest(found, queries, k))
+        if self.knob is not None:
+            print(f"{self.name}: {self.knob}")
+
+    def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
+        """The first setting of each ladder that reaches each target; a ladder ends where steps find nothing more."""
+        found: dict[float, list[Any]] = {target: [] for target in targets}
+        for ladder in self.ladders(k):
+            left, shares = sorted(targets), []
+            for knob in ladder:
+                self.use(knob)
+                shares.append(recall(self.search(queries, k)[1]))
+                while left and shares[-1] >= left[0]:
+                    found[left.pop(0)].append(knob)
+                if not left or (shares[-1] > 0.5 and shares[-STALLED:-1] == [shares[-1]] * (STALLED - 1)):
+                    break
+        return found
+
+    def fastest(self, knobs: Sequence[Any], queries: np.ndarray, k: int, nq: int = 1) -> Any:
+        """Of settings the one that takes least for calls of nq queries."""
+
+        def seconds(knob: Any) -> float:
+            self.use(knob)
+            times = []
+            for at in range(CHOOSING if nq == 1 else 3):
+                began = time.perf_counter()
+                self.search(queries[at : at + 1] if nq == 1 else queries[:nq], k)
+                times.append(time.perf_counter() - began)
+            return median(times)
+
+        return min(knobs, key=seconds) if len(knobs) > 1 else knobs[0]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -174,30 +227,62 @@ def _codes(x: np.ndarray, scale: float) -> np.ndarray:
 
 
 class Faiss(Peer):
-    """Any faiss index; blas_threshold=1 sends every batch to BLAS, which faiss by default does for large ones only."""
+    """Any faiss index; blas_threshold=1 sends every batch to BLAS, which faiss by default does for large ones only.
 
-    def __init__(self, name: str, threads: int = 1, *, make: Callable, blas_threshold: int | None = None) -> None:
+    Its knobs are parameters as faiss' ParameterSpace reads them. What takes long to build is kept beside the data.
+    """
+
+    def __init__(
+        self, name: str, threads: int = 1, *, make: Callable[[int, int], faiss.Index], blas_threshold: int | None = None
+    ) -> None:
         super().__init__(name, threads)
         self.make, self.blas_threshold = make, blas_threshold or DEFAULT_BLAS_THRESHOLD
 
     def _build(self, x: np.ndarray) -> None:
-        self.index = self.make(x.shape[1])
+        path = self._file(x)
+        if path.exists():
+            self.index = faiss.read_index(str(path))
+            self.nbytes, self.build_s = json.loads(path.with_suffix(".json").read_text())
+            return
+        began = time.perf_counter()
+        self.index = self.make(x.shape[1], len(x))
         if not self.index.is_trained:
-            sample = np.random.default_rng(0).choice(len(x), min(len(x), 50_000), replace=False)
+            count = max(50_000, POINTS * _lists(len(x)))
+            sample = np.random.default_rng(0).choice(len(x), min(len(x), count), replace=False)
             self.index.train(x[np.sort(sample)])
         self.index.add(x)
+        self.build_s = time.perf_counter() - began
         self.nbytes = len(faiss.serialize_index(self.index))
+        if self.build_s >= WORTH_KEEPING:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            faiss.write_index(self.index, str(path.with_suffix(".partial")))
+            path.with_suffix(".json").write_text(json.dumps([self.nbytes, self.build_s]))
+            path.with_suffix(".partial").replace(path)
 
-    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
-        """Raise the refine stage's k_factor, or a graph's efSearch, until recall reaches .99, or to 256 and 1024."""
-        if isinstance(self.index, faiss.IndexRefine):
-            for self.index.k_factor in (2, 4, 8, 16, 32, 64, 128, 256):
-                if recall(self.index.search(queries, k)[1]) >= 0.99:
-                    break
+    def _file(self, x: np.ndarray) -> Path:
+        """Where the index of these rows is kept."""
+        some = np.ascontiguousarray(x[:: max(1, len(x) // 1000)])
+        key = hashlib.sha256(some.tobytes() + repr((x.shape, self.threads, faiss.__version__)).encode()).hexdigest()
+        return data_folder() / "indexes" / f"{self.name}-{key[:16]}.faiss"
+
+    def ladders(self, k: int) -> list[list[str]]:
+        """The refine stage's k_factor, a graph's efSearch, lists that are probed, or for few k_factors those."""
+        refines = isinstance(self.index, faiss.IndexRefine)
         if isinstance(self.index, faiss.IndexHNSW):
-            for self.index.hnsw.efSearch in (16, 32, 64, 128, 256, 512, 1024):
-                if recall(self.index.search(queries, k)[1]) >= 0.99:
-                    break
+            return [[f"efSearch={ef}" for ef in _steps(max(k, 10), 2048)]]
+        try:
+            lists = faiss.extract_index_ivf(self.index).nlist
+        except RuntimeError:
+            return [[f"k_factor_rf={factor}" for factor in _steps(1, 512)]] if refines else []
+        probes = _steps(1, lists)
+        if not refines:
+            return [[f"nprobe={n}" for n in probes]]
+        return [[f"k_factor_rf={factor},nprobe={n}" for n in probes] for factor in (1, 2, 4, 8, 16, 32)]
+
+    def use(self, knob: str) -> None:
+        if knob != self.knob:
+            faiss.ParameterSpace().set_index_parameters(self.index, knob)
+            self.knob = knob
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -212,20 +297,25 @@ class Faiss(Peer):
         return self.index.search(queries, k)
 
 
-def _scalar(d: int) -> faiss.Index:
-    return faiss.IndexScalarQuantizer(d, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+def _steps(low: int, high: int, factor: float = 1.3) -> list[int]:
+    """Whole numbers from low to high by about a factor."""
+    steps = [low]
+    while steps[-1] < high:
+        steps.append(min(max(steps[-1] + 1, round(steps[-1] * factor)), high))
+    return steps
 
 
-def _refined(d: int) -> faiss.Index:
-    return faiss.index_factory(d, "PQ64x4fs,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+def _factory(text: str, d: int, n: int) -> faiss.Index:
+    """An index as faiss' index_factory makes it, for d dims and n rows."""
+    return faiss.index_factory(d, text.format(d=d, quarter=d // 4, lists=_lists(n)), faiss.METRIC_INNER_PRODUCT)
 
 
-def _rabitq(d: int, kind: str = "RaBitQ") -> faiss.Index:
-    return faiss.index_factory(d, f"RR{d},{kind},Refine(Flat)", faiss.METRIC_INNER_PRODUCT)
+POINTS = 64  # rows that each inverted list is trained on
 
 
-def _hnsw(d: int) -> faiss.Index:
-    return faiss.IndexHNSWFlat(d, 32, faiss.METRIC_INNER_PRODUCT)
+def _lists(n: int) -> int:
+    """Inverted lists for n rows: the power of two near 4 sqrt(n), 4096 for a million."""
+    return 2 ** max(4, round(log2(4 * n**0.5)))
 
 
 class USearch(Peer):
@@ -241,11 +331,11 @@ class USearch(Peer):
 
 
 class TurboVec(Peer):
-    """4-bit codes, calibrated as its manual advises; shortlist > 0 adds a float32 rerank of that many rows per 10."""
+    """4-bit codes, calibrated as its manual advises; the knob of reranked ones is the shortlist, scored in float32."""
 
-    def __init__(self, name: str, threads: int = 1, *, shortlist: int = 0, bits: int = 4) -> None:
+    def __init__(self, name: str, threads: int = 1, *, reranked: bool = False, bits: int = 4) -> None:
         super().__init__(name, threads)
-        self.shortlist, self.bits = shortlist, bits
+        self.reranked, self.bits = reranked, bits
 
     def _build(self, x: np.ndarray) -> None:
         from turbovec import TurboQuantIndex
@@ -254,12 +344,15 @@ class TurboVec(Peer):
         self.index.calibrate(np.random.default_rng(0).permutation(x)[:1024])
         self.index.add(x)
         self.index.prepare()
-        self.nbytes = len(self.index.to_bytes()) + (x.nbytes if self.shortlist else 0)
+        self.nbytes = len(self.index.to_bytes()) + (x.nbytes if self.reranked else 0)
+
+    def ladders(self, k: int) -> list[list[int]]:
+        return [_steps(k, min(len(self.x), 300 * k))] if self.reranked else []
 
     def search(self, queries: np.ndarray, k: int) -> Answer:
-        if not self.shortlist:
+        if not self.reranked:
             return self.index.search(queries, k)
-        _, shortlist = self.index.search(queries, self.shortlist * k // 10)
+        _, shortlist = self.index.search(queries, self.knob)
         return rerank(self.x, queries, shortlist, k)
 
 
@@ -292,7 +385,7 @@ class Planned(NestVec):
 
     def __init__(self, name: str, threads: int = 1, *, plan: str, **settings: Any) -> None:
         super().__init__(name, threads, **settings)
-        self.shape, self.keep = PLANS[plan], 20
+        self.shape = PLANS[plan]
 
     def build(self, x: np.ndarray, dims: int) -> None:
         nestvec = _nestvec()
@@ -303,22 +396,54 @@ class Planned(NestVec):
         self.index.add(x)
         self.nbytes = self.index.memory_usage()
 
-    def tune(self, queries: np.ndarray, k: int, recall: Recall) -> None:
-        while recall(self.search(queries, k)[1]) < 0.99 and self.keep < len(self.index) // 40:
-            self.keep = int(self.keep * 1.25) + 1
-        print(f"{self.name}: {self.plan(k)}")
+    def ladders(self, k: int) -> list[list[int]]:
+        return [_steps(max(k, 20), max(k, 20, len(self.index) // 40))]
 
     def plan(self, k: int) -> list:
         nestvec = _nestvec()
         levels = np.asarray(self.index.levels)
         stages = [
-            nestvec.Stage(code, int(levels[np.searchsorted(levels, self.dims * share)]), max(k, int(self.keep * more)))
+            nestvec.Stage(code, int(levels[np.searchsorted(levels, self.dims * share)]), max(k, int(self.knob * more)))
             for code, share, more in self.shape
         ]
         return [*stages, nestvec.Stage("raw")]
 
     def search(self, queries: np.ndarray, k: int) -> Answer:
         return self.index.search(queries, k, dims=self.dims, plan=self.plan(k), threads=self.threads)
+
+
+class Tuned(NestVec):
+    """Search by the plan that `tune` finds for the tuning queries, whose lower confidence bound reaches the recall."""
+
+    def __init__(
+        self,
+        name: str,
+        threads: int = 1,
+        *,
+        codes: Sequence[str] = ("b1",),
+        transform: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(name, threads, **settings)
+        self.codes, self.transform = tuple(codes), transform
+
+    def build(self, x: np.ndarray, dims: int) -> None:
+        nestvec = _nestvec()
+        nestvec.use(self.backend)
+        if self.transform and dims < x.shape[1]:
+            raise ValueError("leading dims of rotated vectors are others")
+        self.dims = dims
+        options = {"transform": nestvec.fit_rotation(x, self.transform)} if self.transform else {}
+        self.index = nestvec.NestedIndex(x.shape[1], self.levels, "ip", codes=self.codes, **options)
+        self.index.add(x)
+        self.nbytes = self.index.memory_usage()
+
+    def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
+        options = {"dims": self.dims, "threads": self.threads}
+        return {target: [self.index.tune(queries, k, target, **options)] for target in targets}
+
+    def search(self, queries: np.ndarray, k: int) -> Answer:
+        return self.index.search(queries, k, dims=self.dims, plan=self.knob, threads=self.threads)
 
 
 # stages before the last word: code, share of the dims, and how much longer than the last shortlist this one is
@@ -367,20 +492,23 @@ def limit_to_avx2() -> None:
 
 PEERS: dict[str, Callable[..., Peer]] = {
     "numpy": Numpy,
-    "faiss-flat": partial(Faiss, make=faiss.IndexFlatIP),
-    "faiss-flat-blas": partial(Faiss, make=faiss.IndexFlatIP, blas_threshold=1),
-    "faiss-panorama8": partial(Faiss, make=lambda d: faiss.IndexFlatIPPanorama(d, 8)),
-    "faiss-panorama12": partial(Faiss, make=lambda d: faiss.IndexFlatIPPanorama(d, 12)),
-    "faiss-sq8": partial(Faiss, make=_scalar),
-    "faiss-pq64x4fs-refine": partial(Faiss, make=_refined),
+    "faiss-flat": partial(Faiss, make=partial(_factory, "Flat")),
+    "faiss-flat-blas": partial(Faiss, make=partial(_factory, "Flat"), blas_threshold=1),
+    "faiss-panorama8": partial(Faiss, make=lambda d, n: faiss.IndexFlatIPPanorama(d, 8)),
+    "faiss-panorama12": partial(Faiss, make=lambda d, n: faiss.IndexFlatIPPanorama(d, 12)),
+    "faiss-sq8": partial(Faiss, make=partial(_factory, "SQ8")),
+    "faiss-pq64x4fs-refine": partial(Faiss, make=partial(_factory, "PQ64x4fs,Refine(SQfp16)")),
     "usearch": USearch,
     "numkong-f32": NumKong,
     "numkong-i8": partial(NumKong, int8=True),
     "numkong-i8-rerank": partial(NumKong, int8=True, shortlist=30),
-    "faiss-rabitq-refine": partial(Faiss, make=_rabitq),
-    "faiss-rabitqfs-refine": partial(Faiss, make=partial(_rabitq, kind="RaBitQfs")),
-    "faiss-hnsw32": partial(Faiss, make=_hnsw),
-    "turbovec2-rerank": partial(TurboVec, shortlist=400, bits=2),
+    "faiss-rabitq-refine": partial(Faiss, make=partial(_factory, "RR{d},RaBitQ,Refine(Flat)")),
+    "faiss-rabitqfs-refine": partial(Faiss, make=partial(_factory, "RR{d},RaBitQfs,Refine(Flat)")),
+    "faiss-hnsw32": partial(Faiss, make=partial(_factory, "HNSW32")),
+    "faiss-ivf-flat": partial(Faiss, make=partial(_factory, "IVF{lists},Flat")),
+    "faiss-ivf-sq8-refine": partial(Faiss, make=partial(_factory, "IVF{lists},SQ8,Refine(Flat)")),
+    "faiss-ivf-pq4fs-refine": partial(Faiss, make=partial(_factory, "IVF{lists},PQ{quarter}x4fs,Refine(SQfp16)")),
+    "turbovec2-rerank": partial(TurboVec, reranked=True, bits=2),
     "turbovec4": TurboVec,
-    "turbovec4-rerank": partial(TurboVec, shortlist=100),
+    "turbovec4-rerank": partial(TurboVec, reranked=True),
 }

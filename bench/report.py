@@ -1,5 +1,6 @@
 """bench/results/*.json to Markdown tables and plots: python bench/report.py [NAME ...]
 
+With --readme instead: results/frontier.json to the plot and the table of README.md.
 Writes results/NAME.md and, for each group of batch searches, results/NAME-*.png (recall against queries per second).
 """
 
@@ -7,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
+from statistics import mean, median
+
+import frontier_report
 
 RESULTS = Path(__file__).parent / "results"
 LEGEND = (
@@ -76,8 +81,20 @@ TABLES = {  # of multivector.py: what the rows of a table share, and its columns
             ("index_bytes", "bytes", ",d"),
         ],
     ),
+    "frontier": (
+        ("data", "n", "d", "k", "nq"),
+        [
+            ("target", "tuned to", ".3f"),
+            ("setting", "setting", ""),
+            ("ms_median", "ms/query", ".4g"),
+            ("ms_min", "min", ".4g"),
+            ("recall", "recall", ".4f"),
+            ("index_bytes", "bytes", ",d"),
+            ("build_s", "build s", ".1f"),
+        ],
+    ),
 }
-LEGEND_BAGS = {
+LEGENDS = {
     "encode": "Fixed dimensional encodings of bags of vectors; errors are the largest differences to muvfde's values.",
     "maxsim": "Scores of documents for one query; errors are the largest against float64 scores of the same tokens, "
     "and peers of more than 1e-5 and twice the error of a row are not compared with it.",
@@ -86,6 +103,10 @@ LEGEND_BAGS = {
     "curves": "What is among the first candidates, ranked by encodings or by nearest tokens, before any exact score.",
     "compression": "What is among the first 100 documents; recall is against the 100 best by uncompressed encodings.",
     "crossing": "Exact search beside shortlists tuned to recall .99, as documents are repeated with noise.",
+    "frontier": "Tuned on 500 queries, judged by 500 others; a row is compared with rivals tuned to as much or more.",
+    "tuning": "Each seed tunes on a sample and is judged by the other queries. Short: by over two standard errors.",
+    "grid": "Medians of single queries by turns; the best of a grid that finds what was asked for, or what the tuned "
+    "plan does.",
 }
 HEADER = ("nq", "peer", "ms/query", "min", "recall", "vs faiss", "vs best peer", "score error", "bytes/row", "build s")
 
@@ -162,9 +183,41 @@ def plain_tables(rows: list[dict]) -> list[str]:
 
 def comparable(row: dict, rival: dict) -> bool:
     """Whether a rival answers well enough for the row to be compared with."""
+    if row["bench"] == "frontier":
+        return frontier_report.level(rival) >= frontier_report.level(row)
     if row["bench"] == "maxsim":
         return rival["max_error"] <= max(1e-5, 2 * row["max_error"])
     return row["bench"] in ("encode", "search", "crossing") and rival.get("recall", 1) >= 0.99
+
+
+def promises(rows: list[dict]) -> list[str]:
+    """What tuning promised and what came true, a line for all seeds of a set and a recall."""
+    head = ("data", "rows", "k", "recall", "seeds", "expected", "lower", "achieved", "least", "reached", "short")
+    lines = ["| " + " | ".join((*head, "tune s", "ms", "exact ms", "most frequent plan")) + " |", "|---" * 15 + "|"]
+    shapes = dict.fromkeys((row["data"], row["n"], row["k"], row["recall"], row["codes"]) for row in rows)
+    for shape in shapes:
+        group = [r for r in rows if (r["data"], r["n"], r["k"], r["recall"], r["codes"]) == shape]
+        achieved = [row["achieved"] for row in group]
+        short = sum(row["achieved"] + 2 * row["achieved_error"] < shape[3] for row in group)
+        shares = [mean(row["expected"] for row in group), mean(row["lower"] for row in group), mean(achieved)]
+        cells = [shape[0], f"{shape[1]:,}", shape[2], f"{shape[3]:g}", len(group)]
+        cells += [f"{share:.4f}" for share in (*shares, min(achieved))]
+        cells += [sum(share >= shape[3] for share in achieved), short]
+        cells += [f"{median(row[key] for row in group):.3g}" for key in ("tune_s", "ms", "exact_ms")]
+        cells += Counter(row["plan"] for row in group).most_common(1)[0][:1]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return ["\n".join(lines)]
+
+
+def grids(rows: list[dict]) -> list[str]:
+    """Tuned plans beside the best of a grid."""
+    lines = ["| data | rows | k | to find | tuned | ms | best of the grid | ms | ratio |", "|---" * 9 + "|"]
+    for row in rows:
+        plans = [f"{row[plan]} ({row[share]:.4f})" for plan, share in (("plan", "achieved"), ("best", "best_recall"))]
+        cells = [row["data"], f"{row['n']:,}", row["k"], f"{row['goal_recall']:.4f}, {row['goal']}"]
+        cells += [plans[0], f"{row['ms']:.3f}", plans[1], f"{row['best_ms']:.3f}", f"{row['ratio']:.2f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return ["\n".join(lines)]
 
 
 def wrong(rows: list[dict]) -> list[str]:
@@ -201,8 +254,10 @@ def machine_lines(result: dict) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['flags'])}; {machine['date']}; {versions}.",
-        f"Median of {result['settings']['repeats']} interleaved repeats (single queries: of 8 different ones each).",
     ]
+    if "repeats" in result["settings"]:
+        repeats = result["settings"]["repeats"]
+        lines.append(f"Median of {repeats} interleaved repeats (single queries: of 8 different ones each).")
     for run in result["runs"]:
         kernels = ", ".join(f"{library} {kernel}" for library, kernel in run["blas"].items())
         load = " to ".join(f"{averages[0]:.2f}" for averages in run["load_average"])
@@ -233,8 +288,12 @@ def report(path: Path) -> None:
         write(path, [f"# {path.stem}", *costs(result)])
         return
     every = [row for run in result["runs"] for row in run["rows"]]
-    if bench := every[0].get("bench"):
-        write(path, [f"# {path.stem}", *machine_lines(result), LEGEND_BAGS[bench], *plain_tables(every)])
+    if every[0].get("bench"):
+        parts = [f"# {path.stem}", *machine_lines(result)]
+        for bench in dict.fromkeys(row["bench"] for row in every):
+            tables = {"tuning": promises, "grid": grids}.get(bench, plain_tables)
+            parts += [LEGENDS[bench], *tables([row for row in every if row["bench"] == bench])]
+        write(path, parts)
         return
     parts = [f"# {path.stem}", *machine_lines(result), LEGEND_BITS if any("bits" in row for row in every) else LEGEND]
     for shape, rows in groups(every):
@@ -258,7 +317,13 @@ def write(path: Path, parts: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="results to report; default: all")
-    names = parser.parse_args().names
+    parser.add_argument("--readme", action="store_true", help="write README.md's plot and table")
+    parser.add_argument("--frontier", default="frontier", help="the results that --readme shows")
+    args = parser.parse_args()
+    if args.readme:
+        frontier_report.update(json.loads((RESULTS / f"{args.frontier}.json").read_text()))
+        return
+    names = args.names
     for path in [RESULTS / f"{name}.json" for name in names] or sorted(RESULTS.glob("*.json")):
         report(path)
 

@@ -87,12 +87,16 @@ class Judge:
 
 
 def run_group(peers: list[Peer], judge: Judge, queries: np.ndarray, nq: int, k: int, repeats: int) -> list[dict]:
-    """Time the peers in turns on batches of nq; a turn of single queries is SINGLES of them, new ones each turn."""
+    """Time the peers in turns on batches of nq; a turn of single queries is SINGLES of them, new ones each turn.
+
+    All peers get the same single queries, but each other ones at a time: none finds in cache what the last one read.
+    """
     samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
     answers: dict[str, list[Answer]] = {peer.name: [] for peer in peers}
     for turn in range(repeats + 1):  # turn 0 warms up
-        batches = range(turn * SINGLES, (turn + 1) * SINGLES) if nq == 1 else [0]
-        for peer in peers:
+        for number, peer in enumerate(peers):
+            at = (turn - 1 + number * repeats // len(peers)) % repeats + 1 if turn else 0
+            batches = range(at * SINGLES, (at + 1) * SINGLES) if nq == 1 else [0]
             if peer.threads > 1:
                 time.sleep(0.05)  # idle workers of the library before spin for a while
             with peer.active():
@@ -136,6 +140,10 @@ def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple
         for plan in args.plans:
             name = f"nestvec-{plan}-{backend}"
             makers[name] = partial(available.Planned, plan=plan, backend=backend, levels=levels)
+        for transform in [None, *args.transform] if args.tuned else []:
+            name = f"nestvec-tuned-{transform}-{backend}" if transform else f"nestvec-tuned-{backend}"
+            tuned = partial(available.Tuned, codes=args.codes, transform=transform)
+            makers[name] = partial(tuned, backend=backend, levels=levels)
         if args.threads == [1]:
             makers[f"scan64-{backend}"] = partial(available.Scan64, backend=backend)
     return build_peers(makers, args.threads[0], x, dims)
@@ -149,7 +157,7 @@ def build_peers(makers: dict[str, Callable[..., Peer]], threads: int, x: np.ndar
             peer = make(name, threads)
             began = time.perf_counter()
             peer.build(x, dims)
-            peer.build_s = time.perf_counter() - began
+            peer.build_s = peer.build_s or time.perf_counter() - began
             ready.append(peer)
         except (ImportError, AttributeError, RuntimeError, ValueError) as error:
             print(f"left out {name}: {error}")
@@ -249,11 +257,19 @@ def common_parser(description: str | None, data: list[str]) -> argparse.Argument
     return parser
 
 
+def add_index_options(parser: argparse.ArgumentParser) -> None:
+    """What a tuned nestvec index is made with."""
+    parser.add_argument("--codes", nargs="+", default=["b1"], help="of a tuned index: b1 i4 (i8 codes are always kept)")
+    parser.add_argument("--transform", nargs="*", default=[], help="also with rotated vectors: pca")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = common_parser(__doc__, list(BUILDERS))
     parser.set_defaults(name="search", data=["synth_a0.25"], nq=[1, 16, 256, 1000])
     parser.add_argument("--dims", nargs="+", type=int, help="leading dims searched; default: all")
     parser.add_argument("--plans", nargs="*", default=[], help="also by plans, of those in peers.PLANS")
+    parser.add_argument("--tuned", action="store_true", help="also by plans that nestvec tunes itself")
+    add_index_options(parser)
     parser.add_argument("--memory", action="store_true", help="measure the memory of an index instead")
     return parser.parse_args()
 

@@ -211,6 +211,21 @@ void bind_pack(py::module_& m, const Kernels& k) {
       py::arg("offset").noconvert());
 }
 
+void bind_transform(py::module_& m, const Kernels& k) {
+  m.def(
+      "transform_rows",
+      [&k](const Array<double>& x, const Array<float>& panels, Array<float>& out) {
+        need(x.ndim() == 2 && panels.ndim() == 3 && out.ndim() == 2, "rows, panels of columns, and products");
+        need(panels.shape(1) == x.shape(1) && panels.shape(2) == 16 && out.shape(0) == x.shape(0) &&
+                 out.shape(1) == 16 * panels.shape(0),
+             "panels must be as long as rows, and products have a value for each column");
+        float* to = output(out);
+        py::gil_scoped_release release;
+        k.transform_rows(x.data(), x.shape(0), x.shape(1), panels.data(), panels.shape(0), to);
+      },
+      py::arg("x").noconvert(), py::arg("panels").noconvert(), py::arg("out").noconvert());
+}
+
 void bind_scan(py::module_& m, const Kernels& k) {
   m.def(
       "scan",
@@ -245,6 +260,7 @@ void bind(py::module_& core, const char* name, const Kernels& k) {
   bind_checksum(m, k);
   bind_pack(m, k);
   bind_scan(m, k);
+  bind_transform(m, k);
   bind_codes(m, k);
   bind_tokens(m, k);
   bind_maxsim(m, k);

@@ -14,6 +14,7 @@
 #include "kernels/pack.h"
 #include "kernels/scan.h"
 #include "kernels/select.h"
+#include "kernels/transform.h"
 
 namespace nestvec {
 #define NESTVEC_JOIN2(a, b) a##b
@@ -50,6 +51,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .encode_bags = encode_bags,
     .project_tokens = project_tokens,
     .encode_probes = encode_probes,
+    .transform_rows = transform_rows,
     .scores_f32 = scores<F32Rows>,
     .scores_f16 = scores<F16Rows>,
     .scores_bf16 = scores<BF16Rows>,

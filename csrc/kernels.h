@@ -230,6 +230,7 @@ struct Kernels {
   void (&encode_bags)(const Bags&, const Fde&, float* scratch, float* out);
   void (&project_tokens)(const float* x, int64_t n, int64_t dims, const float* panels, int64_t count, float* out);
   void (&encode_probes)(const ProbeQueries&, const Fde&, float* scratch, float* out);
+  void (&transform_rows)(const double* x, int64_t n, int64_t dims, const float* panels, int64_t count, float* out);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;

@@ -313,6 +313,13 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
     return {**listed, "counts": np.asarray([count]), "keep": int(rng.integers(1, n + 2))}
 
 
+def _transform_rows(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    panels = int(rng.choice([0, 1, 2, 3, 5])) if n * d > 2000 else 1
+    columns = values(rng, kind if rng.random() < 0.5 else "normal", 16 * panels, d).reshape(panels, d, 16)
+    x = values(rng, kind, n, d).astype(np.float64)
+    return {"x": x, "panels": columns, "out": np.full((n, 16 * panels), np.nan, np.float32)}
+
+
 CODED: dict[str, Callable[..., Arguments]] = {
     "crc32c": _crc32c,
     "sign_bits_f32": _sign_bits(np.float32),
@@ -327,6 +334,7 @@ CODED: dict[str, Callable[..., Arguments]] = {
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,
+    "transform_rows": _transform_rows,
     "pack_bags": maxsim_cases.pack_bags,
     "scan_bags": maxsim_cases.scan_bags,
     **TOKENS,

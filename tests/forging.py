@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nestvec import storage
+from nestvec import files, storage
 
 Sections = dict[str, np.ndarray]
 
@@ -19,7 +19,7 @@ def apart(data: bytes) -> tuple[str, dict[str, Any], Sections]:
         return file.kind, file.meta, found
 
 
-def together(kind: str, meta: dict[str, Any], sections: Sections) -> bytes:
-    """A file of these."""
+def together(kind: str, meta: dict[str, Any], sections: Sections, version: tuple[int, int] | None = None) -> bytes:
+    """A file of these, of the version that they ask for."""
     parts = [storage.array_part(name, np.ascontiguousarray(array)) for name, array in sections.items()]
-    return storage.to_bytes(kind, meta, parts)
+    return storage.to_bytes(kind, meta, parts, version or files.version_of(meta))

@@ -101,6 +101,15 @@ def stored(x: np.ndarray, suffix: str) -> np.ndarray:
     return x.astype(np.float16 if suffix == "f16" else ml_dtypes.bfloat16).view(np.uint16)
 
 
+def orthogonal(rng: np.random.Generator, d: int) -> np.ndarray:
+    """A product of some random reflections, (d, d) float32."""
+    result = np.eye(d)
+    for _ in range(8):
+        axis = rng.standard_normal(d)
+        result -= np.outer(result @ axis, axis * (2 / (axis @ axis)))
+    return result.astype(np.float32)
+
+
 def levels_of(rng: np.random.Generator, d: int) -> np.ndarray:
     """One to four level ends, the last one d."""
     below = rng.choice(np.arange(1, d), min(int(rng.integers(0, 4)), d - 1), replace=False) if d > 1 else []

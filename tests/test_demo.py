@@ -310,6 +310,8 @@ def test_info_prints_the_configuration() -> None:
         ["demo", "--k", "0"],
         ["demo", "--dims", "48"],
         ["demo", "--dims", "256", "--multi-vector"],
+        ["demo", "--recall", "0.9", "--multi-vector"],
+        ["demo", "--recall", "0"],
         ["demo", " "],
         ["nonsense"],
         ["info", "--loud"],
@@ -341,7 +343,7 @@ def test_missing_click_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match="2"):
         cli.main(["info"])
-    assert capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[demo]"\n'
+    assert capsys.readouterr().err == 'nestvec: the nestvec command needs click: pip install "nestvec[cli]"\n'
 
 
 def test_ctrl_c_exits_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,6 +407,15 @@ def test_demo_answers_from_the_compiled_objects(stdlib: Path, monkeypatch: pytes
     assert text.exit_code == 0
     assert "heap.merge" in text.stdout
     assert "recall" not in text.stdout
+    assert "plan for" not in text.stdout
+    tuned = ["demo", "greatest common divisor", "--no-table", "--dims", "128", "--recall", "0.9"]
+    plan = json.loads(runner.invoke(cli.commands(), [*tuned, "--json"]).stdout)["plan"]
+    assert (plan["k"], plan["dims"], plan["recall"], plan["held_out"]) == (10, 128, 0.9, False)
+    assert plan["expected"] >= plan["lower"] >= 0.9
+    assert plan["rows"] == found["known_items"]
+    shown = runner.invoke(cli.commands(), tuned).stdout
+    assert "plan for k=10, 128 dims" in shown
+    assert "math.gcd" in shown
     measured = runner.invoke(cli.commands(), ["demo"]).stdout
     assert "Exactness" in measured
     assert "float query, 256 bits" in measured

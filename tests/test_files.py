@@ -20,6 +20,7 @@ import pytest
 
 import nestvec as nv
 from forging import Sections, apart, together
+from inputs import orthogonal
 from nestvec import FileError, Stage, files, parallel, storage
 
 D, BITS = 20, 100
@@ -48,6 +49,12 @@ MAKE: dict[str, Callable[[], Any]] = {
     "signs": lambda: nv.NestedIndex(D, (16,), "l2", None),
     "nibbles": lambda: nv.NestedIndex(D, None, "ip", None, codes=("i4",)),
     "bytes": lambda: nv.NestedIndex(D, (8,), "cosine", None, codes=("b1", "i4", "i8")),
+    "pca": lambda: nv.NestedIndex(D, (8,), "cosine", transform=nv.fit_rotation(X[:500])),
+    "block-pca": lambda: nv.NestedIndex(D, (8,), "l2", "float16", transform=nv.fit_rotation(X, "block-pca", (8,))),
+    "hadamard": lambda: nv.NestedIndex(D, codes=("b1", "i4"), transform=nv.fit_rotation(X, "hadamard", (5,), seed=3)),
+    "permuted": lambda: nv.NestedIndex(D, transform=np.arange(D)[::-1]),
+    "adapted": lambda: nv.NestedIndex(12, None, "ip", None, transform=nv.Transform(X[:D, :12] / 8)),
+    "multiplied": lambda: nv.NestedIndex(D, (9,), "l2", transform=orthogonal(np.random.default_rng(0), D)),
     "binary": lambda: nv.BinaryIndex(BITS),
     "binary by thresholds": lambda: nv.BinaryIndex(BITS, (64, 70), np.linspace(-1, 1, BITS)),
     "documents": lambda: nv.MultiVectorIndex(ENCODER, codes=("b1", "i8")),
@@ -145,6 +152,7 @@ def answers(index: Any) -> list[Any]:
         found += [index.search(q, 9, exact=True), index.search(q, 5, candidates=20), index.shortlist(q, 8)]
         found += [index.reconstruct(some), index.range_search(q, 60.0)]
         return [*found, index.search(q, 5, filter=some.tolist(), exact=True)]
+    found += [index.transform, None if index.transform is None else index.transform.energy]
     if index.rows is not None:
         found += [
             index.search(q, 9),
@@ -458,7 +466,7 @@ def test_what_is_no_index(tmp_path: Path) -> None:
         together("Forest", {}, {}): "holds a Forest, which this nestvec does not know",
     }
     whole = files.to_bytes(MAKE["ip"]())
-    wrong[whole[:8] + struct.pack("<HH", 1, 7) + whole[12:]] = r"format 1\.7, this nestvec reads up to 1\.0"
+    wrong[whole[:8] + struct.pack("<HH", 1, 7) + whole[12:]] = r"format 1\.7, this nestvec reads up to 1\.1"
     wrong[whole[:-1]] = "is truncated"
     for data, match in wrong.items():
         path.write_bytes(data)
@@ -476,12 +484,20 @@ def meta(**values: Any) -> Change:
     return lambda given, _: given.update(values)
 
 
+def transform(**values: Any) -> Change:
+    return lambda given, _: given["transform"].update(values)
+
+
 def encoder(**values: Any) -> Change:
     return lambda given, _: given["encoder"].update(values)
 
 
 def without(name: str) -> Change:
     return lambda given, sections: (given if name in given else sections).pop(name)
+
+
+def without_section(name: str) -> Change:
+    return lambda _, sections: sections.pop(name)
 
 
 def put(name: str, at: Any, value: Any) -> Change:
@@ -569,6 +585,60 @@ NESTED: dict[str, tuple[Change, str]] = ROWS | SHORTER | {
     "center infinite": (put("center", 3, -np.inf), "a center beyond"),
     "center far away": (put("center", 19, 1e50), "a center beyond"),
 }  # fmt: skip
+OTHER = "has metadata that no NestedIndex writes"
+TRANSFORM: dict[str, tuple[Change, str]] = {
+    "no object": (meta(transform=[]), "is no valid NestedIndex"),
+    "nothing": (meta(transform=None), "is no valid NestedIndex"),
+    "left out": (without("transform"), "has a section that NestedIndex does not: 'transform"),
+    "other dims": (transform(d=19), "has section 'transform' as float32"),
+    "no dims": (transform(d=0), "d must be between 1"),
+    "many dims": (transform(d=2**40), "d must be between 1"),
+    "of no kind": (transform(kind="rotation"), "kind must be one of"),
+    "of another kind": (transform(kind="matrix"), "has a section that NestedIndex does not: 'transform.energy'"),
+    "by level": (transform(kind="block-pca", levels=[8, 20]), "has values outside of them"),
+    "a permutation": (transform(kind="permutation"), "lacks section 'transform.order'"),
+    "levels": (transform(levels=[8, 20]), OTHER),
+    "a seed": (transform(seed=1), OTHER),
+    "oblique": (transform(orthogonal=False), OTHER),
+    "orthogonal perhaps": (transform(orthogonal=1), OTHER),
+    "something more": (transform(more=1), OTHER),
+    "kind missing": (lambda given, _: given["transform"].pop("kind"), "lacks 'kind' in its metadata"),
+    "energy missing": (without("transform.energy"), "lacks section 'transform.energy'"),
+    "matrix missing": (without_section("transform"), "lacks section 'transform'"),
+    "longer": (put("transform", 0, 2.0), "transform is not orthogonal"),
+    "a little longer": (replaced("transform", lambda a: a * np.float32(1 + 1e-5)), "off by 2.01e-05, more than 1e-05"),
+    "not finite": (put("transform", (3, 4), np.nan), "transform holds nan at row 3, column 4"),
+    "wider": (replaced("transform", lambda a: a[:, 1:]), "has section 'transform' as"),
+    "energy that falls": (put("transform.energy", 3, 0), "must ascend from 0 to 1"),
+    "energy below": (put("transform.energy", 0, -1), "must ascend from 0 to 1"),
+    "energy above": (put("transform.energy", -1, 1.5), "must ascend from 0 to 1"),
+    "energy that is none": (put("transform.energy", 5, np.nan), "must ascend from 0 to 1"),
+    "less energy": (replaced("transform.energy", lambda a: a[1:]), "has section 'transform.energy' as"),
+}
+PERMUTED: dict[str, tuple[Change, str]] = {
+    "one twice": (put("transform.order", 3, 4), "is no permutation"),
+    "one below": (put("transform.order", 3, -1), "is no permutation"),
+    "one above": (put("transform.order", 3, 20), "is no permutation"),
+    "fewer": (replaced("transform.order", lambda a: a[1:]), "has section 'transform.order' as"),
+    "wider": (replaced("transform.order", lambda a: a.astype(np.int64)), "has section 'transform.order' as"),
+    "other dims": (transform(d=19), OTHER),
+    "oblique": (transform(orthogonal=False), OTHER),
+    "hadamard": (transform(kind="hadamard", seed=0), "lacks section 'transform.energy'"),
+}
+HADAMARD: dict[str, tuple[Change, str]] = {
+    "another seed": (transform(seed=-1), "seed must be between 0"),
+    "no seed": (transform(seed=None), "seed must be an integer"),
+    "default levels": (transform(levels=None), OTHER),
+    "levels descend": (transform(levels=[9, 5, 20]), "strictly ascending"),
+    "many dims": (meta(d=2**40), "d must be between 1 and 65536"),
+    "other dims": (transform(d=19), OTHER),
+    "oblique": (transform(orthogonal=False), OTHER),
+}
+BY_LEVEL: dict[str, tuple[Change, str]] = {
+    "other levels": (transform(levels=[9, 20]), OTHER + "|has values outside"),
+    "no levels": (transform(levels=None), OTHER),
+    "across levels": (put("transform", (0, 19), 1e-7), "has values outside of them"),
+}
 BINARY: dict[str, tuple[Change, str]] = ROWS | {
     "no bits": (meta(bits=0), "bits must be between"),
     "other bits": (meta(bits=101), "has section 'thresholds' as"),
@@ -649,6 +719,10 @@ HOSTILE = [
     (make, fill, name, change, match)
     for make, fill, some in (
         ("ip", "changed", NESTED),
+        ("pca", "65", TRANSFORM),
+        ("permuted", "65", PERMUTED),
+        ("hadamard", "65", HADAMARD),
+        ("block-pca", "65", BY_LEVEL),
         ("binary", "changed", BINARY),
         ("documents", "changed", DOCUMENTS),
         ("documents int8", "changed", FIT),
@@ -671,6 +745,15 @@ def test_hostile_files(make: str, fill: str, change: Change, match: str, tmp_pat
             continue  # as said: that finds no damage to arrays
         with pytest.raises(FileError, match=f"^{tmp_path}/x .*({match})"):
             nv.load(tmp_path / "x", **how)
+
+
+@pytest.mark.parametrize(("make", "version"), [("ip", (1, 1)), ("pca", (1, 0)), ("binary", (1, 1))])
+def test_versions_are_the_oldest(make: str, version: tuple[int, int]) -> None:
+    """A file that says another version than the oldest that knows all that is in it is refused."""
+    data = files.to_bytes(changed(MAKE[make]()))
+    assert storage.open_file(data).version == {"pca": (1, 1)}.get(make, (1, 0))
+    with pytest.raises(FileError, match="another version of the format than what is in it"):
+        nv.load(together(*apart(data), version))
 
 
 @pytest.mark.parametrize("depth", [100, 900, 950, 970, 980, 990, 1000])

@@ -1,7 +1,8 @@
 """Files of released versions: they load, give known answers, and come out of another save byte for byte.
 
-`python tests/test_golden.py` wrote those of version 1.0, by the version of the package that first had it. A new version
-of the format gets files of its own; these are never written again.
+`python tests/test_golden.py` wrote those of each version, by the version of the package that first had it: those with
+a transform or plans are of 1.1, the others of 1.0. A new version of the format gets files of its own; these are never
+written again.
 """
 
 from __future__ import annotations
@@ -50,11 +51,38 @@ def documents(fitted: bool, tokens: str, codes: tuple[str, ...]) -> Any:
     return with_documents(nv.MultiVectorIndex(encoder, tokens, codes=codes), strings=not fitted)
 
 
+def quarter_turns() -> np.ndarray:
+    """An orthogonal matrix of halves."""
+    two = np.asarray([[1, 1], [1, -1]])
+    return np.kron(np.eye(D // 4), np.kron(two, two)) / 2
+
+
+def planned() -> Any:
+    index = with_vectors(nv.NestedIndex(D, (8,), "l2"))
+    stages, rough = (
+        (Stage("b1", 8, keep=30), Stage("b1", keep=9), Stage("raw")),
+        (Stage("b1", 8, times=4), Stage("raw")),
+    )
+    points = nv.plan.Point(stages, 0.97, 0.95, 1e-4), nv.plan.Point(rough, 0.96, 0.951, 2.5e-4)
+    index._plans = (
+        nv.Plan(stages, 3, D, 0.95, 0.9, 0.97, 0.95, 40, True, 66, 1e-4, 3e-4, 16, "avx2", points),
+        nv.Plan((), 4, D, 0.99, 0.9, 1.0, 1.0, 5, False, 66, 3e-4, 3e-4, None, "avx2", (), "5 queries are few"),
+    )
+    return index
+
+
 MAKE: dict[str, Callable[[], Any]] = {
     "nested-f32": lambda: with_vectors(nv.NestedIndex(D, (8,), "l2", codes=("b1", "i4"))),
     "nested-f16": lambda: with_vectors(nv.NestedIndex(D, (10,), "cosine", "float16", rotate=True)),
     "nested-bf16": lambda: with_vectors(nv.NestedIndex(D, None, "ip", "bfloat16", center=False)),
     "nested-codes": lambda: with_vectors(nv.NestedIndex(D, (8,), "ip", None, codes=("b1", "i4"))),
+    "nested-rotated": lambda: with_vectors(nv.NestedIndex(D, (8,), "l2", transform=quarter_turns())),
+    "nested-permuted": lambda: with_vectors(nv.NestedIndex(D, (8,), "ip", "float16", transform=np.arange(D)[::-1])),
+    "nested-adapted": lambda: with_vectors(nv.NestedIndex(9, (8,), transform=nv.Transform(numbers(0, 9).T))),
+    "nested-hadamard": lambda: with_vectors(
+        nv.NestedIndex(D, (8,), "cosine", transform=nv.fit_rotation(numbers(0, N), "hadamard", (8,), seed=7))
+    ),
+    "nested-planned": planned,
     "binary": lambda: with_vectors(nv.BinaryIndex(D, (12,), thresholds=0.25)),
     "multi-strings": lambda: documents(False, "f16", ("b1",)),
     "multi-fitted": lambda: documents(True, "i8", ("b1", "i8")),
@@ -67,6 +95,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "prefix": lambda index: index.search(Q, 3, dims=8),
     "plan": lambda index: index.search(Q, 3, plan=[Stage("b1", keep=9), Stage("raw")]),
     "nibbles": lambda index: index.search(Q, 3, plan=[Stage("b1", keep=9), Stage("i4")])[1],
+    "recall": lambda index: index.search(Q, 3, recall=0.95),
     "bits": lambda index: index.search(Q, 4, bits=15),
     "documents": lambda index: index.search(Q, 3, exact=True),
     "candidates": lambda index: index.search(Q, 2, candidates=5)[1],
@@ -100,6 +129,43 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "prefix": ([[18.5625, 17.9375, 17.75], [23.75, 23.75, 16.875]], [[35, 12, 198], [13, 181, 29]]),
     },
     "nested-codes": {"nibbles": [[12, 172, 35], [13, 181, 189]]},
+    "nested-rotated": {
+        "exact": (
+            [[0.0, 51.8125, 51.8125, 53.5625], [0.0, 0.0, 60.0, 63.75]],
+            [[12, 17, 200, 172], [13, 181, 177, 17]],
+        ),
+        "prefix": ([[0.0, 2.0, 3.75], [0.0, 0.0, 8.75]], [[12, 35, 198], [13, 181, 29]]),
+    },
+    "nested-permuted": {
+        "exact": (
+            [[52.0625, 28.375, 24.5, 17.6875], [58.75, 58.75, 21.0, 19.375]],
+            [[12, 172, 35, 32], [13, 181, 189, 193]],
+        ),
+        "prefix": ([[21.1875, 19.5, 11.8125], [23.75, 23.75, 16.5]], [[12, 19, 172], [13, 181, 28]]),
+    },
+    "nested-adapted": {
+        "exact": (
+            [[831.20703125, 831.20703125, 818.953125, 745.1640625],
+             [1184.140625, 809.08203125, 780.40234375, 740.59765625]],
+            [[3, 26, 12, 5], [191, 189, 14, 2]],
+        ),
+        "prefix": (
+            [[996.41796875, 996.41796875, 768.1875], [820.96484375, 806.10546875, 687.36328125]],
+            [[3, 26, 12], [2, 189, 33]],
+        ),
+    },
+    "nested-hadamard": {
+        "exact": (
+            [[1.0, 0.5152587890625, 0.45148077607154846, 0.3598059415817261],
+             [1.0, 1.0, 0.37946227192878723, 0.3533359467983246]],
+            [[12, 172, 35, 3], [13, 181, 193, 189]],
+        ),
+        "prefix": (
+            [[1.0, 0.9521725177764893, 0.9078209400177002], [1.0, 1.0, 0.7996709942817688]],
+            [[12, 35, 198], [13, 181, 29]],
+        ),
+    },
+    "nested-planned": {"recall": ([[0.0, 51.8125, 51.8125], [0.0, 0.0, 60.0]], [[12, 17, 200], [13, 181, 177]])},
     "binary": {
         "exact": ([[0, 2, 4, 7], [0, 0, 6, 6]], [[12, 172, 35, 32], [13, 181, 29, 191]]),
         "bits": ([[0, 2, 3, 4], [0, 0, 3, 5]], [[12, 172, 35, 5], [13, 181, 29, 189]]),

@@ -100,6 +100,13 @@ def test_metadata_and_kind(some: bytes) -> None:
     assert (file.size, file.label) == (len(some), "bytes given")
 
 
+def test_versions(rng: np.random.Generator) -> None:
+    """A file says the version that it was written as: the oldest unless another is asked for."""
+    parts = parts_of(contents(rng))
+    for version in (storage.OLDEST, storage.VERSION):
+        assert open_file(to_bytes("Thing", META, parts, version)).version == version
+
+
 def test_same_contents_same_bytes(path: Path, rng: np.random.Generator) -> None:
     """In however many pieces they come, and however metadata are ordered."""
     arrays = contents(rng)
@@ -249,8 +256,8 @@ def in_entry(number: int, at: int) -> int:
 
 
 FORGED: dict[str, tuple[int, str, tuple[Any, ...], str]] = {
-    "newer": (8, "HH", (2, 0), r"has format 2\.0, this nestvec reads up to 1\.0; upgrade"),
-    "newer in a detail": (8, "HH", (1, 1), r"has format 1\.1"),
+    "newer": (8, "HH", (2, 0), r"has format 2\.0, this nestvec reads up to 1\.1; upgrade"),
+    "newer in a detail": (8, "HH", (1, 2), r"has format 1\.2"),
     "too old": (8, "HH", (0, 9), "damaged"),
     "other byte order": (12, ">I", (0x0A0B0C0D,), "damaged"),
     "header too long": (16, "I", (HEADER + 7 * ENTRY,), "damaged"),

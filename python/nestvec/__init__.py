@@ -21,9 +21,12 @@ from .maxsim import carve, maxsim, maxsim_topk
 from .multivector import MultiVectorIndex
 from .muvera import FixedDimensionalEncoder
 from .plan import Plan, Stage
+from .profiles import Profile
+from .profiling import profile
 from .report import show_config
 from .stateless import prefix_scores, prefix_topk
 from .storage import FileError
+from .transform import Transform, fit_rotation
 
 __all__ = [
     "BinaryIndex",
@@ -33,10 +36,13 @@ __all__ = [
     "MultiVectorIndex",
     "NestedIndex",
     "Plan",
+    "Profile",
     "Stage",
+    "Transform",
     "__version__",
     "as_ubinary",
     "carve",
+    "fit_rotation",
     "hamming",
     "hamming_topk",
     "intersection",
@@ -49,6 +55,7 @@ __all__ = [
     "pack_bits",
     "prefix_scores",
     "prefix_topk",
+    "profile",
     "show_config",
     "use",
 ]

@@ -253,6 +253,8 @@ class Collection(ABC, Generic[I]):
         if plan is not None:
             raise ValueError("a search takes plan or recall, not both; leave one out")
         wanted, size = arrays.share(recall, "recall", 0.0, 1.0), self._width(dims)
+        if wanted == 1:
+            return None
         fit = [one for one in self._plans if (one.k, one.dims) == (k, size) and one.recall >= wanted]
         return min(fit, key=lambda one: one.recall) if fit else self.tune(None, k, wanted, dims=dims, threads=threads)
 
@@ -301,7 +303,7 @@ class Collection(ABC, Generic[I]):
         Raises
         ------
         ValueError
-            Other dims or bits; ids that are taken; no stored rows.
+            Other dims or bits, another transform; ids that are taken; no stored rows.
         TypeError
             An index of another class.
         """
@@ -311,7 +313,11 @@ class Collection(ABC, Generic[I]):
         shift = arrays.integer(add_id, "add_id", 0)
         ids = other.ids
         if len(ids):
-            self.add(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads=threads)
+            self._add_stored(other.reconstruct(ids), ids if ids.dtype == object else ids + shift, threads)
+
+    def _add_stored(self, x: Any, ids: Array, threads: int | None) -> None:
+        """Add what another index gave back of what it stores."""
+        self.add(x, ids, threads=threads)
 
     def save(self, path: Any) -> None:
         """Write the index to a file, which `nestvec.load` reads; the same index gives the same bytes.
@@ -473,14 +479,18 @@ class Container(Collection[Contents[S]]):
     """Rows in segments that are never moved."""
 
     _bounds: Array  # ends of levels
+    _written: Callable[[int], None] | None = None  # told how many rows were written, by any thread
 
     def __init__(self, frame: Any = None) -> None:
         self._copied: tuple[tuple[Stored[S], ...], S] | None = None
         super().__init__(Contents((), 0, Tombstones(), frame))
 
     @abstractmethod
-    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
-        """What `add` was given, checked, as `_write` takes it, and how many threads to write it with."""
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Any, int]:
+        """What `add` was given, checked, as `_write` takes it, and how many threads to write it with.
+
+        Rows, or what `_write` makes rows of: anything with a length, a shape and slices.
+        """
 
     def twin(self: C) -> C:
         """The same contents, in the same memory, to add to while this one stays as it is; one of the two may grow."""
@@ -493,14 +503,14 @@ class Container(Collection[Contents[S]]):
         """An empty segment."""
 
     @abstractmethod
-    def _write(self, segment: S, frame: Any, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(self, segment: S, frame: Any, x: Any, shift: int, first: int, last: int) -> None:
         """Write rows [first, last) of a segment from the same rows of `x`, shifted."""
 
     @abstractmethod
     def _views(self, segment: S) -> list[Array]:
         """What rows consist of, as `copy_rows` takes it."""
 
-    def _begin(self, x: Array) -> Any:
+    def _begin(self, x: Any) -> Any:
         """The frame that the first rows call for."""
         del x
         return self._empty.frame
@@ -524,7 +534,9 @@ class Container(Collection[Contents[S]]):
         return contents._replace(stored=stored, tombstones=Tombstones())
 
     def _add(self, x: Any, ids: Any, threads: int | None) -> None:
-        x, workers = self._incoming(x, threads)
+        self._keep(*self._incoming(x, threads), ids)
+
+    def _keep(self, x: Any, workers: int, ids: Any) -> None:
         given = None if ids is None else arrays.int64_ids(ids, len(x))
         with self._writing():
             before = self._contents
@@ -562,7 +574,7 @@ class Container(Collection[Contents[S]]):
             after, slots = self._extended(before, x, wanted, workers)
             self._publish(after.without(old), wanted, slots, dead=old)
 
-    def _extended(self, before: Contents[S], x: Array, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
+    def _extended(self, before: Contents[S], x: Any, given: Array | None, workers: int) -> tuple[Contents[S], Array]:
         """Contents with more rows, in room that no reader of `before` looks at, and the slots of these."""
         frame = self._begin(x) if not before.stored else before.frame
         stored, written = list(before.stored), 0
@@ -591,7 +603,7 @@ class Container(Collection[Contents[S]]):
         self,
         stored: list[Stored[S]],
         frame: Any,
-        x: Array,
+        x: Any,
         at: int,
         given: Array | None,
         before: Contents[S],
@@ -611,7 +623,13 @@ class Container(Collection[Contents[S]]):
         step = max(BLOCK, min(ADD_ROWS, ADD_VALUES // x.shape[1] // BLOCK * BLOCK))
         cuts = sorted({n, n + count, *range(padded(n + 1, BLOCK), n + count, step)})  # a block has one writer
         spans = list(pairwise(cuts))
-        parallel.run(lambda span: self._write(segment, frame, x, at - n, *span), spans, workers)
+
+        def write(span: tuple[int, int]) -> None:
+            self._write(segment, frame, x, at - n, *span)
+            if self._written:
+                self._written(span[1] - span[0])
+
+        parallel.run(write, spans, workers)
         stored[-1] = Stored(segment, n + count)
         return count
 

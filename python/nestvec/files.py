@@ -19,13 +19,14 @@ import numpy.typing as npt
 from . import arrays, parallel, storage
 from .bags import CodedBags, behind
 from .binary import BinaryIndex, BitSegment
-from .container import Collection, Container, Contents, Stored
+from .container import PLANS, Collection, Container, Contents, Stored
 from .fitting import Fit
 from .ids import CHUNK, NOTHING, Directory, Identified, living
 from .index import NestedIndex
 from .multivector import Contents as Documents
 from .multivector import MultiVectorIndex
 from .muvera import MAX_BITS, MAX_SIZE, FixedDimensionalEncoder
+from .plan import Plan
 from .planes import (
     BLOCK,
     OVERREAD,
@@ -44,10 +45,12 @@ from .storage import File, Part, array_part
 from .tokens import STORED as STORED_TOKENS
 from .tokens import Store, TokenSegment
 from .tombstones import WORD, Tombstones, from_bools, to_bools
+from .transform import Transform
 
 Array = npt.NDArray[Any]
 Pieces = dict[str, list[Array]]
 
+SINCE = {"plans": (1, 1), "transform": (1, 1)}  # what metadata may have besides, and the version it came with
 MAX_SEGMENTS = 65_536
 LARGEST_CENTER = 1e42  # what rotated float32 vectors cannot exceed
 TABLES = 32 * 2**20  # bytes that drawing an encoder may take beyond those of the file: some tenths of a second
@@ -112,8 +115,11 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
     kind = KINDS[file.kind]
     with _refusing(file):
         index: NestedIndex | BinaryIndex | MultiVectorIndex = kind.restored(file)
-        if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
+        if "plans" in file.meta:
+            index._plans = _read_plans(index, file)
+        if storage.meta_text(_described(kind, index, index._contents)) != storage.meta_text(file.meta):
             raise file.error(f"has metadata that no {file.kind} writes")
+        _need(file, file.version == version_of(file.meta), "another version of the format than what is in it")
     file.finish()
     file.check_unchanged()
     return index
@@ -123,22 +129,43 @@ def save(index: Any, path: Any) -> None:
     """Write an index to a file, wholly or not at all."""
     contained = _contained(index)
     with replacing(path) as target:
-        storage.write_to(target, *contained)
+        storage.write_to(target, *contained, version_of(contained[1]))
         index._refuse_changed()
 
 
 def to_bytes(index: Any) -> bytes:
     """What `save` writes."""
-    data = storage.to_bytes(*_contained(index))
+    contained = _contained(index)
+    data = storage.to_bytes(*contained, version_of(contained[1]))
     index._refuse_changed()
     return data
+
+
+def version_of(meta: dict[str, Any]) -> tuple[int, int]:
+    """The oldest version of the format that knows all that is in a file with such metadata."""
+    return max((SINCE.get(key, storage.OLDEST) for key in meta), default=storage.OLDEST)
 
 
 def _contained(index: Any) -> tuple[str, dict[str, Any], list[Part]]:
     index._refuse_changed()
     name, kind = next((name, kind) for name, kind in KINDS.items() if isinstance(index, kind.type))
     contents = index._contents  # once: others may replace it meanwhile
-    return name, kind.described(index, contents), kind.parts(index, contents)
+    return name, _described(kind, index, contents), kind.parts(index, contents)
+
+
+def _described(kind: _Kind, index: Any, contents: Any) -> dict[str, Any]:
+    """An index's metadata, with its plans if there are any."""
+    plans = [plan.to_dict() for plan in index._plans]
+    return kind.described(index, contents) | ({"plans": plans} if plans else {})
+
+
+def _read_plans(index: Any, file: File) -> tuple[Plan, ...]:
+    given = file.meta["plans"]
+    _need(file, isinstance(given, list) and 0 < len(given) <= PLANS, "another number of plans")
+    plans, most = tuple(map(Plan.from_dict, given)), index._width(None)
+    for plan in plans:
+        _need(file, max(plan.dims, *(stage.dims or 1 for stage in plan), 1) <= most, "plans for other dims")
+    return plans
 
 
 @contextmanager
@@ -381,6 +408,7 @@ def _distinct(ids: Array) -> int:
 
 
 def _nested_meta(index: NestedIndex, contents: Contents[Any]) -> dict[str, Any]:
+    transform = index.transform
     return {
         "d": index.d,
         "levels": list(index.levels),
@@ -390,12 +418,15 @@ def _nested_meta(index: NestedIndex, contents: Contents[Any]) -> dict[str, Any]:
         "center": index._center,
         "rotate": index._empty.frame.rotation is not None,
         "next_id": contents.next_id,
+        **({} if transform is None else {"transform": transform._described()}),
     }
 
 
 def _nested_parts(index: NestedIndex, contents: Contents[Any]) -> list[Part]:
     center = array_part("center", contents.frame.center)
-    return [center, *_id_parts(contents), *_row_parts(index, contents)]
+    held = {} if index.transform is None else index.transform._sections()
+    through = [array_part(name, array) for name, array in held.items()]
+    return [center, *through, *_id_parts(contents), *_row_parts(index, contents)]
 
 
 def _nested(file: File) -> NestedIndex:
@@ -408,6 +439,7 @@ def _nested(file: File) -> NestedIndex:
         codes=meta["codes"],
         center=meta["center"],
         rotate=meta["rotate"],
+        transform=Transform._restored(meta["transform"], meta["d"], file.array) if "transform" in meta else None,
     )
     index._contents = _read_contents(index, file, meta["next_id"], _read_frame(index, file, "center"))
     return index

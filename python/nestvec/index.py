@@ -23,6 +23,7 @@ from .ranges import within
 from .rotation import BlockRotation
 from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
+from .transform import Transform, Untransformed, transform_of
 
 if TYPE_CHECKING:
     from .tuning import Draw, Subject
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 MEAN_ROWS = 65_536  # at most, of the first vectors added
+MEAN_TRANSFORMED = 4096  # the same where each has to be transformed for it
 STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}  # half types are kept as their bits
 
 
@@ -44,7 +46,7 @@ class NestedIndex(Container[Segment]):
     Parameters
     ----------
     d : int
-        Dims of a vector, 1 to 65,536.
+        Dims of a vector as it is stored and searched, after `transform`; 1 to 65,536.
     levels : iterable of int, optional
         Nesting boundaries, ascending; d is added. Default: 64, 128, 256, ... below d, and d. A search with `dims` at a
         boundary scans planes; any other `dims` is as exact but reads the stored rows.
@@ -62,6 +64,11 @@ class NestedIndex(Container[Segment]):
     rotate : bool
         Whether vectors are rotated inside each level before their signs are taken, which helps where few dims hold most
         of a level's energy. Stages by signs then need `dims` at a level.
+    transform : Transform or array, optional
+        What vectors and queries go through first, as a rotation by `fit_rotation`: an orthogonal matrix (d, d), with
+        which rows are multiplied as ``x @ matrix``; a permutation (d,) of dims; or a `Transform`, whose matrix
+        (d_in, d) may be any. `levels`, `dims` and prefixes are then those of transformed vectors. A rotation keeps the
+        inner products of whole vectors: exact searches find what they would without, but for ties up to rounding.
 
     Notes
     -----
@@ -96,6 +103,7 @@ class NestedIndex(Container[Segment]):
         codes: Iterable[str] = ("b1",),
         center: bool = True,
         rotate: bool = False,
+        transform: Transform | Any = None,
     ) -> None:
         self._d = arrays.integer(d, "d", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._d)
@@ -108,6 +116,7 @@ class NestedIndex(Container[Segment]):
             raise ValueError('without rows an index must keep codes; name some, as codes=("b1",)')
         self._codes = tuple(code for code in CODES if code in chosen)
         self._center = bool(center)
+        self._transform = transform_of(transform, self._d)
         rotation = BlockRotation(self._bounds) if rotate else None
         super().__init__(Frame(self._metric, self._bounds, np.zeros(self._d), rotation))
 
@@ -136,10 +145,16 @@ class NestedIndex(Container[Segment]):
         """Codes that stages may use, besides the stored rows, coarsest first."""
         return self._codes
 
+    @property
+    def transform(self) -> Transform | None:
+        """What vectors and queries go through before they are stored and searched."""
+        return self._transform
+
     def __repr__(self) -> str:
-        codes = f", codes={self.codes}" if self.rows is None else ""
+        more = f", codes={self.codes}" if self.rows is None else ""
+        more += "" if self._transform is None else f", transform={self._transform}"
         return (
-            f"NestedIndex(d={self.d}, levels={self.levels}, metric={self.metric!r}, rows={self.rows!r}{codes}, "
+            f"NestedIndex(d={self.d}, levels={self.levels}, metric={self.metric!r}, rows={self.rows!r}{more}, "
             f"ntotal={self.ntotal})"
         )
 
@@ -151,6 +166,7 @@ class NestedIndex(Container[Segment]):
         ----------
         x : (n, d) array
             Floating point (float16, bfloat16, float32, float64) or integer values, any strides and byte order; finite.
+            With a transform (n, transform.d_in), as vectors are before it.
         ids : (n,) int64, optional
             Unique, not negative. Default: consecutive, from one above the largest id so far.
         threads : int, optional
@@ -159,19 +175,44 @@ class NestedIndex(Container[Segment]):
         Raises
         ------
         ValueError
-            Wrong shape; NaN or Inf, or a value beyond the type of the stored rows (row and column named); repeated ids.
+            Wrong shape; NaN or Inf, or a value beyond the type of the stored rows (row and column named), before or
+            after the transform; repeated ids.
         TypeError
             A dtype that holds no real numbers.
         """
         self._add(x, ids, threads)
 
-    def _incoming(self, x: Any, threads: int | None) -> tuple[Array, int]:
-        x = arrays.vectors(x, "x", self._d)
-        return x, threads_for(threads, x.size * 8)
+    def _incoming(self, x: Any, threads: int | None) -> tuple[Any, int]:
+        through = self._transform
+        if through is None:
+            x = arrays.vectors(x, "x", self._d)
+            return x, threads_for(threads, x.size * 8)
+        x = arrays.vectors(x, "x")
+        if x.shape[1] != through.d_in:
+            raise ValueError(
+                f"x has {x.shape[1]} dims, {through.d_in} are needed: the index transforms vectors itself and stores "
+                f"{self._d} dims of each"
+            )
+        return Untransformed(x, through), threads_for(threads, x.size * (8 + self._d))
+
+    @changing
+    def _add_stored(self, x: Array, ids: Array, threads: int | None) -> None:
+        self._keep(x, threads_for(threads, x.size * 8), ids)
+
+    def _untransformed(self) -> NestedIndex:
+        """The same rows in the same memory, to be asked by vectors as they are stored."""
+        other = self.twin()
+        other._transform = None
+        return other
 
     def _refuse_unlike(self, other: NestedIndex) -> None:
         if other.d != self._d:
             raise ValueError(f"the other index has vectors of {other.d} dims, this one of {self._d}")
+        if other._transform != self._transform:
+            raise ValueError(
+                f"the other index has the transform {_named(other._transform)}, this one {_named(self._transform)}; "
+                "only rows of one transform can be merged"
+            )
         other._refuse_rowless("merge")
 
     @limited
@@ -193,7 +234,8 @@ class NestedIndex(Container[Segment]):
         Parameters
         ----------
         q : (nq, d) array
-            Queries, of any type `add` takes. A single vector (d,) is one query; with `dims`, (nq, dims) is enough.
+            Queries, of any type `add` takes. A single vector (d,) is one query; with `dims`, (nq, dims) is enough. With
+            a transform (nq, transform.d_in), always whole: `dims` are those after it.
         k : int
             Results per query, at least 1.
         dims : int, optional
@@ -417,16 +459,17 @@ class NestedIndex(Container[Segment]):
         from .tuning import Subject
 
         self._refuse_rowless("tuning")
-        wide, own = self._width(dims), None
+        wide, own, asked = self._width(dims), None, self
         if queries is None:
-            own = self.ids[draw(self.ntotal)]
+            own, asked = self.ids[draw(self.ntotal)], self._untransformed()
             queries = self.reconstruct(own)
         else:
-            queries = arrays.queries(queries, self._d, wide)
+            through = self._transform
+            queries = arrays.queries(queries, self._d, wide) if through is None else through._whole(queries)
             queries = queries[draw(len(queries))]
 
         def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
-            return self.search(some, count, dims=wide, plan=stages, threads=threads)
+            return asked.search(some, count, dims=wide, plan=stages, threads=threads)
 
         return Subject(
             queries=queries,
@@ -453,7 +496,8 @@ class NestedIndex(Container[Segment]):
 
     def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
         dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
-        queries = arrays.queries(q, self._d, dims)
+        through = self._transform
+        queries = arrays.queries(q, self._d, dims) if through is None else through._queries(q, dims)
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add vectors before searching")
         return Task(queries, min(k, contents.ntotal), dims, self._metric, self._row_type or "")
@@ -487,6 +531,8 @@ class NestedIndex(Container[Segment]):
     def reconstruct(self, ids: Any) -> Array:
         """Stored vectors by id: (d,) float32 for one id, (n, d) for an array of ids, as stored.
 
+        That is after a transform; ``transform.undo`` gives what was added, if it is orthogonal.
+
         Raises
         ------
         KeyError
@@ -518,16 +564,17 @@ class NestedIndex(Container[Segment]):
             nibbles=NibblePlane.allocate(capacity, self._bounds) if "i4" in self._codes else None,
         )
 
-    def _begin(self, x: Array) -> Frame:
+    def _begin(self, x: Array | Untransformed) -> Frame:
         """The mean that signs are relative to, from the first vectors."""
         frame: Frame = self._empty.frame
         if not self._center or "b1" not in self._codes or len(x) == 0:
             return frame
-        some = x[:: -(-len(x) // MEAN_ROWS)]
+        transformed = isinstance(x, Untransformed)
+        some = x[:: -(-len(x) // (MEAN_TRANSFORMED if transformed else MEAN_ROWS))]
         total = np.zeros(self._d)
         with np.errstate(all="ignore"):
-            for part in slices.steps(len(some), self._d):
-                rows = some[part].astype(np.float64)
+            for part in slices.steps(len(some), some.shape[1]):
+                rows = _wide(some[part])
                 if self._metric == "cosine":
                     norms = np.linalg.norm(rows, axis=1, keepdims=True)
                     rows /= np.where(norms > 0, norms, 1)
@@ -544,13 +591,17 @@ class NestedIndex(Container[Segment]):
 
         return restore
 
-    def _write(self, segment: Segment, frame: Frame, x: Array, shift: int, first: int, last: int) -> None:
+    def _write(
+        self, segment: Segment, frame: Frame, x: Array | Untransformed, shift: int, first: int, last: int
+    ) -> None:
         """Stored rows, codes and bounds."""
-        source = x[first + shift : last + shift]
-        values = arrays.to_float32(source, "x", first + shift)
+        source, name = x[first + shift : last + shift], "x"
+        if isinstance(source, Untransformed):
+            source, name = source.transform._rows(source.given, name, first + shift), "transformed x"
+        values = arrays.to_float32(source, name, first + shift)
         kernels = backends.current()
         if self._row_type is not None:
-            values = kept(values, source, segment.rows[first:last], self._row_type, first + shift)
+            values = kept(values, source, segment.rows[first:last], self._row_type, first + shift, name)
         if "i8" in self._codes:
             kernels.pack_rows(values, self._bounds, segment.starts, first, segment.codes, segment.stats, segment.blocks)
         if segment.signs is not None:
@@ -581,6 +632,17 @@ class NestedIndex(Container[Segment]):
         some = replace(plane, starts=starts, factors=np.empty((3, len(self._bounds), room), np.uint16))
         self._pack_nibbles(some, values, piece, at)
         plane.factors[:, :, first : first + len(values)] = some.factors[:, :, at : at + len(values)]
+
+
+def _wide(x: Array | Untransformed) -> Array:
+    """Rows as they will be stored, in float64 and unchecked."""
+    if isinstance(x, Untransformed):
+        return x.transform._unchecked(x.given).astype(np.float64)
+    return x.astype(np.float64)
+
+
+def _named(transform: Transform | None) -> str:
+    return "None" if transform is None else f"{transform} ({transform.fingerprint()})"
 
 
 def _work(task: Task, parts: list[Part]) -> int:

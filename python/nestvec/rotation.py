@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,24 +44,45 @@ class BlockRotation:
     def apply(self, x: Array) -> Array:
         """Rotated copy of (n, d) float32 or float64 rows; of (n, dims), the levels that are whole."""
         large = x.dtype == np.float32 and x.size > 0 and float(np.abs(x).max()) > LARGE
-        result = x.astype(np.float64) if large else x.copy()  # sums beyond float32 go through float64
-        for (begin, size, end), signs in zip(self._spans, self._signs, strict=True):
-            if end <= x.shape[1]:
-                result[:, begin : begin + size] = _hadamard(result[:, begin : begin + size] * signs)
+        result = self._turned(x, np.float64 if large else x.dtype, False)  # sums beyond float32 go through float64
         if not large:
             return result
         most = np.finfo(np.float32).max
         clipped: Array = np.clip(result, -most, most).astype(np.float32)
         return clipped
 
+    def undo(self, x: Array) -> Array:
+        """What (n, d) float64 rows were rotated from."""
+        return self._turned(x, x.dtype, True)
 
-def _hadamard(x: Array) -> Array:
-    """Walsh-Hadamard transform of rows of 2^m values, divided by its norm: additions alone, so the bits are fixed."""
-    n, size = x.shape
+    def _turned(self, x: Array, dtype: npt.DTypeLike, back: bool) -> Array:
+        """Rows after all transforms, or before them; a dim of all rows at a time, so that loops are long."""
+        columns = np.array(x.T, dtype, order="C")
+        spare = np.empty_like(columns)
+        steps = list(zip(self._spans, self._signs, strict=True))
+        for (begin, size, end), signs in reversed(steps) if back else steps:
+            if end <= len(columns):
+                some = columns[begin : begin + size]
+                if not back:
+                    some *= signs[:, None]
+                some[:] = _hadamard(some, spare[:size])
+                if back:
+                    some *= signs[:, None]
+        return np.ascontiguousarray(columns.T)
+
+
+def _hadamard(x: Array, spare: Array) -> Array:
+    """Walsh-Hadamard transform of columns of 2^m values, divided by its norm: additions alone, so the bits are fixed.
+
+    Both arrays, C-contiguous and of one shape, are written to.
+    """
+    size, n = x.shape
     step = 1
     while step < size:
-        pairs = x.reshape(n, size // (2 * step), 2, step)
-        x = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(n, size)
+        pairs, target = (array.reshape(size // (2 * step), 2, step * n) for array in (x, spare))
+        np.add(pairs[:, 0], pairs[:, 1], out=target[:, 0])
+        np.subtract(pairs[:, 0], pairs[:, 1], out=target[:, 1])
+        x, spare = spare, x
         step *= 2
-    result: Array = x * x.dtype.type(size**-0.5)
+    result: Array = x * x.dtype.type(math.sqrt(1 / size))
     return result

@@ -29,7 +29,7 @@ from .replacing import replacing
 Array = npt.NDArray[Any]
 
 MAGIC = b"\x89NVI\r\n\x1a\n"
-VERSION = (1, 0)
+OLDEST, VERSION = (1, 0), (1, 1)  # of the format: the first, and the newest that this package knows
 BYTE_ORDER = 0x0A0B0C0D
 HEADER = struct.Struct("<8sHHIIIQQII32s12sI")
 ENTRY = struct.Struct("<48s8sII4QQQ")
@@ -83,7 +83,7 @@ class Section(NamedTuple):
 # Writing
 
 
-def write(path: Any, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> None:
+def write(path: Any, kind: str, meta: dict[str, Any], parts: Sequence[Part], version: tuple[int, int] = OLDEST) -> None:
     """Write a file wholly or not at all, see `replacing`; the same arguments give the same bytes.
 
     Parameters
@@ -95,15 +95,17 @@ def write(path: Any, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> 
         JSON without NaN, at most 1 MiB.
     parts : sequence of Part
         Its buffers are asked for one after the other, and none is copied.
+    version : (major, minor)
+        The oldest that knows all of this.
     """
     with replacing(path) as file:
-        write_to(file, kind, meta, parts)
+        write_to(file, kind, meta, parts, version)
 
 
-def to_bytes(kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> bytes:
+def to_bytes(kind: str, meta: dict[str, Any], parts: Sequence[Part], version: tuple[int, int] = OLDEST) -> bytes:
     """What `write` writes."""
     file = io.BytesIO()
-    write_to(file, kind, meta, parts)
+    write_to(file, kind, meta, parts, version)
     return file.getvalue()
 
 
@@ -122,7 +124,9 @@ def part_bytes(part: Part) -> int:
     return _nbytes(part.dtype, part.shape)
 
 
-def write_to(file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Part]) -> None:
+def write_to(
+    file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Part], version: tuple[int, int] = OLDEST
+) -> None:
     """What `write` writes, at the beginning of a new file."""
     text = meta_text(meta)
     if len(text) > MAX_META or not KIND.fullmatch(kind):
@@ -141,7 +145,7 @@ def write_to(file: BinaryIO, kind: str, meta: dict[str, Any], parts: Sequence[Pa
     written = np.asarray(sums, "<u4").tobytes()
     file.write(written)
     file.seek(0)
-    file.write(_header(kind, sections, _crc(written)))
+    file.write(_header(kind, sections, _crc(written), version))
 
 
 def _write_section(file: BinaryIO, part: Part, section: Section) -> Iterator[int]:
@@ -177,7 +181,7 @@ def _laid_out(shapes: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[Sectio
     return sections
 
 
-def _header(kind: str, sections: Sequence[Section], sums: int) -> bytes:
+def _header(kind: str, sections: Sequence[Section], sums: int, version: tuple[int, int] = OLDEST) -> bytes:
     table = b"".join(
         ENTRY.pack(
             s.name.encode(), s.dtype.encode(), len(s.shape), 0, *s.shape, *[0] * (4 - len(s.shape)), s.offset, s.nbytes
@@ -185,7 +189,7 @@ def _header(kind: str, sections: Sequence[Section], sums: int) -> bytes:
         for s in sections
     )
     fields = (
-        MAGIC, *VERSION, BYTE_ORDER, HEADER.size + len(table), len(sections), sections[-1].offset + sections[-1].nbytes,
+        MAGIC, *version, BYTE_ORDER, HEADER.size + len(table), len(sections), sections[-1].offset + sections[-1].nbytes,
         0, BLOCK, sums, kind.encode(), b"",
     )  # fmt: skip
     crc = _crc(table, _crc(HEADER.pack(*fields, 0)[:-4]))

@@ -28,6 +28,7 @@ CODES = _rng.integers(0, 256, (ROWS, BITS // 8), np.uint8)
 TOKENS = _rng.standard_normal((3 * ROWS, 16)).astype(np.float32)
 DOCS = [TOKENS[3 * at : 3 * at + at % 6] for at in range(ROWS)]
 QUERIES = [TOKENS[7 * at : 7 * at + 4] + np.float32(0.1) for at in range(6)]
+TURNED = nv.Transform(-np.eye(D)[_rng.permutation(D)])  # which keeps ties
 NAMES = [f"id {at}" for at in range(ROWS)]
 ENCODER = nv.FixedDimensionalEncoder(16, num_repetitions=3, num_simhash_projections=2, projection_dim=4)
 
@@ -116,7 +117,7 @@ SUBJECTS = {
         },
     ),
     "named vectors": Subject(
-        lambda: nv.NestedIndex(D, LEVELS, "cosine", "bfloat16", rotate=True),
+        lambda: nv.NestedIndex(D, LEVELS, "cosine", "bfloat16", rotate=True, transform=TURNED),
         _changes(
             IDS,
             lambda index, some: index.add(X[some], IDS[some]),

@@ -47,6 +47,7 @@ def run(
     *,
     k: int = 5,
     dims: int | None = None,
+    recall: float | None = None,
     multi_vector: bool = False,
     table: bool = True,
     as_json: bool = False,
@@ -61,6 +62,8 @@ def run(
         Answers per query.
     dims : int, optional
         Leading dims that typed queries are searched in; default all.
+    recall : float, optional
+        Tune a plan that finds this share of the nearest, and search by such plans; default: exact search.
     multi_vector : bool
         Whether texts are bags of token vectors, ranked by MaxSim, instead of single vectors.
     table : bool
@@ -71,7 +74,7 @@ def run(
     Raises
     ------
     DemoError
-        When packages or docstrings are missing, the query is blank, or `dims` meets `multi_vector`.
+        When packages or docstrings are missing, the query is blank, or `dims` or `recall` meets `multi_vector`.
 
     Examples
     --------
@@ -79,8 +82,9 @@ def run(
     """
     if query is not None and not query.strip():
         raise DemoError("the query is empty")
-    if multi_vector and dims is not None:
-        raise DemoError("--dims is for single vectors and does not go together with --multi-vector")
+    for option, value in (("--dims", dims), ("--recall", recall)):
+        if multi_vector and value is not None:
+            raise DemoError(f"{option} is for single vectors and does not go together with --multi-vector")
     require_packages()
     from rich.console import Console
 
@@ -88,7 +92,7 @@ def run(
 
     # Progress goes to stderr, so that standard output holds the results alone.
     progress = Console(stderr=True)
-    demo = _by_bags(progress, table) if multi_vector else _by_prefixes(progress, table, dims or LEVELS[-1])
+    demo = _by_bags(progress, table) if multi_vector else _by_prefixes(progress, table, dims or LEVELS[-1], recall)
     answers = demo.search(query, k) if query else []
     if as_json:
         print(json.dumps(report.as_dict(demo.docstrings, demo.found, answers), indent=2))
@@ -104,12 +108,12 @@ def run(
         )
 
 
-def _by_prefixes(progress: Console, table: bool, dims: int) -> Demo:
+def _by_prefixes(progress: Console, table: bool, dims: int, recall: float | None) -> Demo:
     from . import library, report
 
     docstrings = library.build(_stdlib(), progress)
     depths, methods = docstrings.measure(progress) if table else ([], {})
-    found = {
+    found: dict[str, object] = {
         "depths": [asdict(depth) for depth in depths],
         "methods": {name: asdict(outcome) for name, outcome in methods.items()},
     }
@@ -117,7 +121,11 @@ def _by_prefixes(progress: Console, table: bool, dims: int) -> Demo:
     if table:
         shown += [report.depth_table(depths), report.notes(depths), ""]
         shown += [report.method_table(methods), report.method_notes(methods)]
-    return Demo(docstrings, found, shown, partial(docstrings.search, dims=dims))
+    if recall is not None:
+        plan = docstrings.tuned(recall, dims)
+        found["plan"] = plan.to_dict()
+        shown.append(f"First sentences, searched for among the remainders:\n{plan}")
+    return Demo(docstrings, found, shown, partial(docstrings.search, dims=dims, recall=recall))
 
 
 def _by_bags(progress: Console, table: bool) -> Demo:

@@ -49,10 +49,15 @@ class Library:
         """Pairs of a sentence and its remainder."""
         return len(self.remainders)
 
-    def search(self, query: str, k: int, dims: int) -> list[tuple[float, Entry]]:
-        """Return up to k (cosine, entry) for a typed query, best first."""
-        scores, ids = self.labels.search(self.embedder.embed([query]), min(k, len(self.entries)), dims=dims)
+    def search(self, query: str, k: int, dims: int, recall: float | None = None) -> list[tuple[float, Entry]]:
+        """Return up to k (cosine, entry) for a typed query, best first; exact, or by a plan tuned to a recall."""
+        count = min(k, len(self.entries))
+        scores, ids = self.labels.search(self.embedder.embed([query]), count, dims=dims, recall=recall)
         return [(score, self.entries[row]) for score, row in zip(scores[0].tolist(), ids[0].tolist(), strict=True)]
+
+    def tuned(self, recall: float, dims: int) -> nv.Plan:
+        """Tune searches for known items, on one thread."""
+        return self.known.tune(self.sentences, K, recall, dims=dims, threads=1)
 
     def measure(self, console: Console) -> tuple[list[Depth], dict[str, Outcome]]:
         """Measure known-item search at every level, and ways to search by signs with exact search as the last."""

@@ -38,6 +38,7 @@ from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, s
 from .pack import pack_queries, pack_rows
 from .scan import scan
 from .select import keep_best
+from .transform import transform_rows
 
 TABLE: dict[str, Callable[..., Any]] = {
     "widen_f16": widen_f16,
@@ -70,6 +71,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "encode_bags": encode_bags,
     "project_tokens": project_tokens,
     "encode_probes": encode_probes,
+    "transform_rows": transform_rows,
     "scores_f32": scores_f32,
     "scores_f16": scores_f16,
     "scores_bf16": scores_bf16,
