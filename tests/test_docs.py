@@ -61,6 +61,27 @@ def test_texts(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         exec(compile(block, path, "exec"), names)
 
 
+def anchors(path: Path) -> set[str]:
+    """What links to headings of a page end with."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links(path: Path) -> None:
+    """Links within the repository, but for what source packages leave out."""
+    found = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    for target, _, anchor in (link.partition("#") for link in found if "://" not in link and "/.ci/" not in link):
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), f"{target}#{anchor}"
+
+
+def test_all_pages_are_listed() -> None:
+    listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [path.name for path in TEXTS[1:] if path.name != "index.md" and f"({path.name})" not in listed] == []
+
+
 def test_readme_has_an_example() -> None:
     assert blocks(TEXTS[0].read_text(encoding="utf-8"))
 

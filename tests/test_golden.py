@@ -1,8 +1,8 @@
 """Files of released versions: they load, give known answers, and come out of another save byte for byte.
 
 `python tests/test_golden.py` wrote those of each version, by the version of the package that first had it: those with
-a transform are of 1.1, the others of 1.0. A new version of the format gets files of its own; these are never written
-again.
+a transform or plans are of 1.1, the others of 1.0. A new version of the format gets files of its own; these are never
+written again.
 """
 
 from __future__ import annotations
@@ -57,6 +57,20 @@ def quarter_turns() -> np.ndarray:
     return np.kron(np.eye(D // 4), np.kron(two, two)) / 2
 
 
+def planned() -> Any:
+    index = with_vectors(nv.NestedIndex(D, (8,), "l2"))
+    stages, rough = (
+        (Stage("b1", 8, keep=30), Stage("b1", keep=9), Stage("raw")),
+        (Stage("b1", 8, times=4), Stage("raw")),
+    )
+    points = nv.plan.Point(stages, 0.97, 0.95, 1e-4), nv.plan.Point(rough, 0.96, 0.951, 2.5e-4)
+    index._plans = (
+        nv.Plan(stages, 3, D, 0.95, 0.9, 0.97, 0.95, 40, True, 66, 1e-4, 3e-4, 16, "avx2", points),
+        nv.Plan((), 4, D, 0.99, 0.9, 1.0, 1.0, 5, False, 66, 3e-4, 3e-4, None, "avx2", (), "5 queries are few"),
+    )
+    return index
+
+
 MAKE: dict[str, Callable[[], Any]] = {
     "nested-f32": lambda: with_vectors(nv.NestedIndex(D, (8,), "l2", codes=("b1", "i4"))),
     "nested-f16": lambda: with_vectors(nv.NestedIndex(D, (10,), "cosine", "float16", rotate=True)),
@@ -68,6 +82,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     "nested-hadamard": lambda: with_vectors(
         nv.NestedIndex(D, (8,), "cosine", transform=nv.fit_rotation(numbers(0, N), "hadamard", (8,), seed=7))
     ),
+    "nested-planned": planned,
     "binary": lambda: with_vectors(nv.BinaryIndex(D, (12,), thresholds=0.25)),
     "multi-strings": lambda: documents(False, "f16", ("b1",)),
     "multi-fitted": lambda: documents(True, "i8", ("b1", "i8")),
@@ -80,6 +95,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "prefix": lambda index: index.search(Q, 3, dims=8),
     "plan": lambda index: index.search(Q, 3, plan=[Stage("b1", keep=9), Stage("raw")]),
     "nibbles": lambda index: index.search(Q, 3, plan=[Stage("b1", keep=9), Stage("i4")])[1],
+    "recall": lambda index: index.search(Q, 3, recall=0.95),
     "bits": lambda index: index.search(Q, 4, bits=15),
     "documents": lambda index: index.search(Q, 3, exact=True),
     "candidates": lambda index: index.search(Q, 2, candidates=5)[1],
@@ -149,6 +165,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
             [[12, 35, 198], [13, 181, 29]],
         ),
     },
+    "nested-planned": {"recall": ([[0.0, 51.8125, 51.8125], [0.0, 0.0, 60.0]], [[12, 17, 200], [13, 181, 177]])},
     "binary": {
         "exact": ([[0, 2, 4, 7], [0, 0, 6, 6]], [[12, 172, 35, 32], [13, 181, 29, 191]]),
         "bits": ([[0, 2, 3, 4], [0, 0, 3, 5]], [[12, 172, 35, 5], [13, 181, 29, 189]]),

@@ -25,6 +25,7 @@ X, Q = rng.integers(-3, 4, (3000, D)).astype(np.float32), rng.integers(-3, 4, (4
 CODES, QCODES = nv.pack_bits(X), nv.pack_bits(Q)
 DOCS = (X, np.arange(0, 3001, 20))
 PLAN = [nv.Stage("b1", keep=200), nv.Stage("raw")]
+BIT_PLAN = [nv.Stage("b1", dims=20, keep=200), nv.Stage("b1")]
 ENCODER = nv.FixedDimensionalEncoder(D, num_repetitions=4, num_simhash_projections=3, projection_dim=8)
 
 
@@ -55,6 +56,7 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "exact, packed": lambda **how: NESTED.search(Q, 5, dims=23, **how),
     "plan": lambda **how: NESTED.search(Q[:4], 5, plan=PLAN, **how),
     "binary": lambda **how: BINARY.search(QCODES, 5, **how),
+    "binary plan": lambda **how: BINARY.search(QCODES, 5, plan=BIT_PLAN, **how),
     "range": lambda **how: BINARY.range_search(QCODES, 12, **how),
     "documents, exact": lambda **how: MULTI.search(Q[:8], 5, exact=True, **how),
     "documents": lambda **how: MULTI.search(Q[:8], 5, candidates=30, **how),
@@ -89,6 +91,12 @@ def test_timeout_of_explain() -> None:
     for plan in (None, PLAN):
         with pytest.raises(TimeoutError):
             NESTED.explain(Q, 5, plan, timeout=SOON)
+    for how in ({"exact": True}, {"candidates": 30}):
+        with pytest.raises(TimeoutError):
+            MULTI.explain(Q[:8], 5, timeout=SOON, **how)
+    for plan in (None, BIT_PLAN):
+        with pytest.raises(TimeoutError):
+            BINARY.explain(QCODES, 5, plan, timeout=SOON)
 
 
 def test_every_search_has_a_timeout() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -320,6 +321,58 @@ def test_default_candidates(monkeypatch: pytest.MonkeyPatch, rng: np.random.Gene
             equal(index.search(q, k, exact=False), index.search(q, k, candidates=c))
             equal(index.search(q, k, exact=True), truth.best(truth_of(index, q), k))
     assert (index.search(q, 20, candidates=20)[0] != index.search(q, 20)[0]).any()
+
+
+@types
+def test_explain(kept: str, rng: np.random.Generator) -> None:
+    """Tokens and documents of exact search; stages over encodings and candidates of a shortlist; filters, removals."""
+    lengths = [at % 5 for at in range(600)]
+    docs = [rng.standard_normal((n, DIM)).astype(np.float32) for n in lengths]
+    index, q = filled(docs[:250], tokens=kept, codes=("b1", "i8")), [docs[3], docs[4], docs[8]] * 4
+    index.add(docs[250:])
+    size = {"f16": 2 * DIM, "bf16": 2 * DIM, "f32": 4 * DIM, "i8": DIM + 4}[kept]
+    bounds, scored = index.explain(q, 5, exact=True).stages
+    assert (bounds.code, bounds.dims, bounds.rows, bounds.nbytes) == ("i8", DIM, sum(lengths), sum(lengths) * (DIM + 8))
+    assert (scored.code, scored.dims, scored.rows, scored.kept) == ("raw", DIM, bounds.kept, 5)
+    assert 32 <= scored.rows < 600
+    assert scored.rows * size <= scored.nbytes <= scored.rows * size * 4
+    assert bounds.seconds > 0 < scored.seconds
+    assert index.explain(q[0], 1000, exact=True).stages[1].rows == sum(n > 0 for n in lengths)
+    index.remove(range(0, 600, 2))
+    left = [n if at % 2 else 0 for at, n in enumerate(lengths)]
+    assert index.explain(q[:2], 5).stages[0].rows == sum(left)
+    masks = np.zeros((2, 600), bool)
+    masks[0, :100], masks[1, :300] = True, True
+    assert index.explain(q[:2], 5, exact=True, filter=masks).stages[0].rows == (sum(left[:100]) + sum(left[:300])) / 2
+    first, second, last = index.explain(q, 5, candidates=20).stages
+    assert [(s.code, s.rows, s.kept) for s in (first, second, last)] == [
+        ("b1", 300, 160),
+        ("i8", 160, 20),
+        ("raw", 20, 5),
+    ]
+    assert last.dims == DIM
+    assert first.dims == index.encoder.fde_dim
+    listed = index.shortlist(q[0], 20)[1][0].tolist()
+    assert index.explain(q[0], 5, candidates=20).stages[-1].nbytes == sum(lengths[at] for at in listed) * size
+    report = index.explain(q, 5, plan=[Stage("b1", keep=60), Stage("b1", keep=7), Stage("raw")])
+    assert [(s.code, s.rows) for s in report.stages] == [("b1", 300), ("b1", 60), ("raw", 7)]
+    assert report.certificate is None
+    assert [line.split()[0] for line in str(report).splitlines()] == ["stage", "b1", "b1", "raw"]
+    few = index.explain(q, 5, candidates=20, filter=range(12)).stages
+    assert [s.rows for s in few] == [6, 6, 6]
+    for nothing in (index.explain([], 5), index.explain([], 5, candidates=3)):
+        assert nothing.stages == ()
+
+
+def test_plan_without_stages_is_exact(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """However many documents there are."""
+    index = filled(split(rng.standard_normal((900, DIM)), [3] * 300))
+    q, plan = rng.standard_normal((4, DIM)), index.tune(k=3, recall=0.9, sample=20)
+    none = replace(plan, stages=(), exact_from=None)
+    monkeypatch.setattr(multivector, "EXACT_BYTES", 0)
+    equal(index.search(q, 3, plan=none), index.search(q, 3, exact=True))
+    assert index.explain(q, 3, plan=none).stages[0].code == "i8"
+    assert index.explain(q, 3).stages[0].code == "b1"
 
 
 @pytest.mark.parametrize("search", [{"exact": True}, {"candidates": 30}, {}], ids=str)

@@ -253,6 +253,8 @@ class Collection(ABC, Generic[I]):
         if plan is not None:
             raise ValueError("a search takes plan or recall, not both; leave one out")
         wanted, size = arrays.share(recall, "recall", 0.0, 1.0), self._width(dims)
+        if wanted == 1:
+            return None
         fit = [one for one in self._plans if (one.k, one.dims) == (k, size) and one.recall >= wanted]
         return min(fit, key=lambda one: one.recall) if fit else self.tune(None, k, wanted, dims=dims, threads=threads)
 

@@ -19,13 +19,14 @@ import numpy.typing as npt
 from . import arrays, parallel, storage
 from .bags import CodedBags, behind
 from .binary import BinaryIndex, BitSegment
-from .container import Collection, Container, Contents, Stored
+from .container import PLANS, Collection, Container, Contents, Stored
 from .fitting import Fit
 from .ids import CHUNK, NOTHING, Directory, Identified, living
 from .index import NestedIndex
 from .multivector import Contents as Documents
 from .multivector import MultiVectorIndex
 from .muvera import MAX_BITS, MAX_SIZE, FixedDimensionalEncoder
+from .plan import Plan
 from .planes import (
     BLOCK,
     OVERREAD,
@@ -49,7 +50,7 @@ from .transform import Transform
 Array = npt.NDArray[Any]
 Pieces = dict[str, list[Array]]
 
-SINCE = {"transform": (1, 1)}  # keys of metadata that an index may have, and the version that they came with
+SINCE = {"plans": (1, 1), "transform": (1, 1)}  # what metadata may have besides, and the version it came with
 MAX_SEGMENTS = 65_536
 LARGEST_CENTER = 1e42  # what rotated float32 vectors cannot exceed
 TABLES = 32 * 2**20  # bytes that drawing an encoder may take beyond those of the file: some tenths of a second
@@ -114,7 +115,9 @@ def restored(file: File) -> NestedIndex | BinaryIndex | MultiVectorIndex:
     kind = KINDS[file.kind]
     with _refusing(file):
         index: NestedIndex | BinaryIndex | MultiVectorIndex = kind.restored(file)
-        if storage.meta_text(kind.described(index, index._contents)) != storage.meta_text(file.meta):
+        if "plans" in file.meta:
+            index._plans = _read_plans(index, file)
+        if storage.meta_text(_described(kind, index, index._contents)) != storage.meta_text(file.meta):
             raise file.error(f"has metadata that no {file.kind} writes")
         _need(file, file.version == version_of(file.meta), "another version of the format than what is in it")
     file.finish()
@@ -147,7 +150,22 @@ def _contained(index: Any) -> tuple[str, dict[str, Any], list[Part]]:
     index._refuse_changed()
     name, kind = next((name, kind) for name, kind in KINDS.items() if isinstance(index, kind.type))
     contents = index._contents  # once: others may replace it meanwhile
-    return name, kind.described(index, contents), kind.parts(index, contents)
+    return name, _described(kind, index, contents), kind.parts(index, contents)
+
+
+def _described(kind: _Kind, index: Any, contents: Any) -> dict[str, Any]:
+    """An index's metadata, with its plans if there are any."""
+    plans = [plan.to_dict() for plan in index._plans]
+    return kind.described(index, contents) | ({"plans": plans} if plans else {})
+
+
+def _read_plans(index: Any, file: File) -> tuple[Plan, ...]:
+    given = file.meta["plans"]
+    _need(file, isinstance(given, list) and 0 < len(given) <= PLANS, "another number of plans")
+    plans, most = tuple(map(Plan.from_dict, given)), index._width(None)
+    for plan in plans:
+        _need(file, max(plan.dims, *(stage.dims or 1 for stage in plan), 1) <= most, "plans for other dims")
+    return plans
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,21 @@ from .index import NestedIndex
 from .maxsim import carved
 from .muvera import FixedDimensionalEncoder
 from .parallel import limited, threads_for
-from .plan import Plan, Stage, staged
+from .plan import Explanation, Plan, Stage, StageReport, staged
 from .planes import BLOCK, padded
 from .search import as_ranges
-from .tokens import TYPES, Store, exact_topk, exact_within, extended, gathered, score_listed, widened_tokens
+from .tokens import (
+    TYPES,
+    Store,
+    exact_topk,
+    exact_within,
+    explain_topk,
+    extended,
+    gathered,
+    score_listed,
+    token_bytes,
+    widened_tokens,
+)
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
@@ -360,26 +372,113 @@ class MultiVectorIndex(Collection[Contents]):
         k = arrays.result_count(k)
         contents = self._contents
         queries = self._queries(contents, q)
-        if exact and (candidates is not None or plan is not None):
-            raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
         if recall is not None and (exact is not None or candidates is not None):
             raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
-        plan = staged(self._stages(plan, recall, k, None, threads), len(queries), contents.ntotal)
-        exact = True if recall is not None and plan is None else exact
-        plan, candidates = _unranked(plan, candidates)
+        chosen = self._stages(plan, recall, k, None, threads)
+        c, stages = self._ways(contents, len(queries), k, candidates, exact, chosen)
         ranked = queries if carve is None else carved(queries, carve)
         words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
-        if exact or (exact is None and candidates is None and plan is None and _few(contents.store, self._encoder.dim)):
+        if c is None:
             size = len(ranked.tokens) * contents.store.tokens * self._encoder.dim
             numbers = contents.numbers(np.arange(contents.store.ntotal))
             allowed = by_position(words, contents.store.ntotal)
             found = exact_topk(contents.store, ranked, k, threads_for(threads, size // 8), numbers, allowed)
         else:
             workers = threads_for(threads, len(queries) * contents.store.ntotal * 256)
-            c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
-            _, positions = self._shortlist(contents, queries, c, plan, words, workers)
+            _, positions = self._shortlist(contents, queries, c, stages, words, workers)
             found = _ranked(contents, ranked, positions, k, workers)
         return _results(contents, found, k)
+
+    @limited
+    @reading
+    def explain(
+        self,
+        q: Any,
+        k: int,
+        *,
+        candidates: int | None = None,
+        exact: bool | None = None,
+        plan: Plan | Sequence[Stage] | None = None,
+        filter: Any = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """What a search does: what each stage scores, the bytes that takes and the time, per query.
+
+        Parameters
+        ----------
+        q, k, candidates, exact, plan, filter, timeout
+            As for `search`, which is run with one thread.
+
+        Returns
+        -------
+        Explanation
+            Its ``stages``; printed, a table. Exact search has two: ``rows`` of the first, ``"i8"``, are tokens, whose
+            codes bound the scores of documents, and what it has kept are the documents that were scored by the
+            second, ``"raw"``. A shortlist has the stages over encodings, with the time of encoding the query in the
+            first of them, and then ``"raw"``, the MaxSim of the candidates.
+
+        Raises
+        ------
+        ValueError, TypeError, TimeoutError
+            As `search`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nestvec as nv
+        >>> tokens = np.random.default_rng(0).standard_normal((1000, 128), dtype=np.float32)
+        >>> index = nv.MultiVectorIndex(nv.FixedDimensionalEncoder(128, projection_dim=16))
+        >>> index.add((tokens, np.arange(0, 1001, 50)))
+        >>> [(stage.code, stage.rows) for stage in index.explain(tokens[120:130], 3, candidates=5).stages]
+        [('b1', 20.0), ('raw', 5.0)]
+        >>> index.explain(tokens[120:130], 3, exact=True).stages[0].rows
+        1000.0
+        """
+        k = arrays.result_count(k)
+        contents = self._contents
+        queries = self._queries(contents, q)
+        c, stages = self._ways(contents, len(queries), k, candidates, exact, plan)
+        words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
+        if len(queries) == 0:
+            return Explanation(())
+        if c is None:
+            numbers = contents.numbers(np.arange(contents.store.ntotal))
+            allowed = by_position(words, contents.store.ntotal)
+            return Explanation(explain_topk(contents.store, queries, k, numbers, allowed))
+        return self._explained(contents, queries, k, c, stages, words)
+
+    def _explained(
+        self, contents: Contents, queries: BagQueries, k: int, c: int, plan: Any, words: Array
+    ) -> Explanation:
+        """What a search of a shortlist does."""
+        begun, count = perf_counter(), len(queries)
+        asked = self._asked(contents, queries, c, plan, words, 1)
+        encoding = perf_counter() - begun
+        first, *others = contents.encodings.explain(**asked).stages
+        positions = contents.encodings.search(**asked, threads=1)[1]
+        begun = perf_counter()
+        found = _ranked(contents, queries, positions, k, 1)
+        seconds = (perf_counter() - begun) / count
+        listed = positions[positions >= 0]
+        read = contents.store.lengths[listed].sum() * token_bytes(contents.store, self._encoder.dim)
+        kept = sum(len(scores) for scores, _ in found) / count
+        last = StageReport("raw", self._encoder.dim, len(listed) / count, kept, float(read) / count, seconds)
+        return Explanation((replace(first, seconds=first.seconds + encoding / count), *others, last))
+
+    def _ways(
+        self, contents: Contents, queries: int, k: int, candidates: int | None, exact: bool | None, plan: Any
+    ) -> tuple[int | None, Any]:
+        """How many candidates there are to be, None if all documents compete, and the stages that find them."""
+        if exact and (candidates is not None or plan is not None):
+            raise ValueError("exact=True ranks all documents; leave out candidates and plan, or exact")
+        stages = staged(plan, queries, contents.ntotal)
+        if stages is None and exact is None and candidates is None:
+            exact = isinstance(plan, Plan) or _few(contents.store, self._encoder.dim)
+        if exact:
+            return None, None
+        stages, candidates = _unranked(stages, candidates)
+        c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
+        return c, stages
 
     @limited
     @reading
@@ -575,13 +674,20 @@ class MultiVectorIndex(Collection[Contents]):
         self, contents: Contents, queries: BagQueries, c: int, plan: Any, words: Array, workers: int
     ) -> tuple[Array, Array]:
         """Estimated scores and positions of c candidates for each query."""
+        asked = self._asked(contents, queries, c, plan, words, workers)
+        return contents.encodings.search(**asked, threads=workers)
+
+    def _asked(
+        self, contents: Contents, queries: BagQueries, c: int, plan: Any, words: Array, workers: int
+    ) -> dict[str, Any]:
+        """What encodings are searched for."""
         fdes = self._encoder.encode_queries(queries.tokens, queries.offsets, threads=workers)
         if plan is None:
             codes = contents.encodings.codes
             plan = [Stage(code, keep=FUNNEL * c) for code in codes[:1] if len(codes) > 1] + [Stage(codes[-1])]
         bits = words.astype("<u8", copy=False).view(np.uint8)
         some = None if not len(words) else Bitmap(bits[0] if len(words) == 1 else bits)
-        return contents.encodings.search(fdes, min(c, contents.ntotal), plan=plan, filter=some, threads=workers)
+        return {"q": fdes, "k": min(c, contents.ntotal), "plan": plan, "filter": some}
 
 
 def _unranked(plan: Any, candidates: int | None) -> tuple[Any, int | None]:

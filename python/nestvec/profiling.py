@@ -22,6 +22,7 @@ from .planes import Segment
 from .profiles import Code, Contrast, Lengths, Prefix, Profile
 from .search import Part, Task, top_k
 from .stateless import prefix_scores
+from .transform import fit_rotation
 
 Array = npt.NDArray[Any]
 Lists = tuple[Array, Array]  # scores, higher is better, and row numbers, best first
@@ -93,8 +94,8 @@ def profile(
 
     Notes
     -----
-    A million rows of 256 dims take half a minute on two cores. Besides `x` it takes memory for codes, 1.75 bytes a
-    value, and some 300 MB.
+    A million rows of 256 dims take 50 seconds of one core, shared out to all. Besides `x` it takes memory for codes,
+    1.75 bytes a value, and some 300 MB.
 
     References
     ----------
@@ -226,13 +227,13 @@ class _Ask:
         )  # fmt: skip
 
     def _principal(self) -> Array:
-        """The axes of PCA, fitted to rows that are not asked for if those are most: it would know the queries."""
+        """The axes of PCA as columns, fitted to rows that are not queries, if those are most: PCA would know them."""
         d = self.rows.shape[1]
         stride = _stride(len(self.rows), max(FIT_VALUES // d, 4 * d))
         rows = self.rows[::stride]
         if self.own is not None and 2 * len(self.own) <= len(self.rows):
             rows = rows[np.isin(np.arange(0, len(self.rows), stride), self.own, invert=True)]
-        return _axes(rows)
+        return fit_rotation(rows, threads=self.threads).matrix
 
     def _shares(self, truth: _Truth, found: Array) -> tuple[float, float]:
         return truth.share(found, self.k), truth.share(found, self.shortlist)
@@ -388,18 +389,6 @@ def _energy(rows: Array, weights: Array) -> Array:
         parallel.check()
         total += (np.square(rows[some], dtype=np.float64) * weights[some, None]).sum(axis=0)
     return total
-
-
-def _axes(rows: Array) -> Array:
-    """The eigenvectors of the second moments, largest first, as columns."""
-    d = rows.shape[1]
-    moments = np.zeros((d, d))
-    for some in slices.steps(len(rows), d * d, fitting.CALL_WORK):
-        parallel.check()
-        values = arrays.to_float32(rows[some], "x").astype(np.float64)
-        moments += values.T @ values
-    axes: Array = np.linalg.eigh(moments)[1][:, ::-1]
-    return axes
 
 
 def _random(d: int, width: int, rng: np.random.Generator) -> Array:

@@ -145,7 +145,7 @@ def write_to(
     written = np.asarray(sums, "<u4").tobytes()
     file.write(written)
     file.seek(0)
-    file.write(_header(kind, version, sections, _crc(written)))
+    file.write(_header(kind, sections, _crc(written), version))
 
 
 def _write_section(file: BinaryIO, part: Part, section: Section) -> Iterator[int]:
@@ -181,7 +181,7 @@ def _laid_out(shapes: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[Sectio
     return sections
 
 
-def _header(kind: str, version: tuple[int, int], sections: Sequence[Section], sums: int) -> bytes:
+def _header(kind: str, sections: Sequence[Section], sums: int, version: tuple[int, int] = OLDEST) -> bytes:
     table = b"".join(
         ENTRY.pack(
             s.name.encode(), s.dtype.encode(), len(s.shape), 0, *s.shape, *[0] * (4 - len(s.shape)), s.offset, s.nbytes

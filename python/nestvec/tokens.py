@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from . import arrays, backends, parallel, slices
 from .bags import CALL_WORK, BagQueries, Bags, CodedBags, behind, best, coded_queries, score, spans
+from .plan import StageReport
 from .planes import aligned, padded
 from .search import kept, widened
 
@@ -44,6 +46,12 @@ class Store(NamedTuple):
     def tokens(self) -> int:
         """Tokens of all documents."""
         return sum(int(segment.offsets[n]) for segment, n in zip(self.segments, self.counts, strict=True))
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each document."""
+        parts = [np.diff(segment.offsets[: n + 1]) for segment, n in zip(self.segments, self.counts, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def bags(self, documents: Sequence[int]) -> list[Bags]:
         """Each document by its position."""
@@ -214,6 +222,41 @@ def exact_topk(
     return [one for group in parallel.run(search, groups, threads if many else 1) for one in group]
 
 
+def explain_topk(
+    store: Store, queries: BagQueries, k: int, ids: Array, allowed: Array | None = None
+) -> tuple[StageReport, StageReport]:
+    """What `exact_topk` does with one thread, per query: tokens whose codes bound documents, and documents scored."""
+    count, d, lengths = len(queries), queries.tokens.shape[1], store.lengths
+    bounding = scoring = kept = 0.0
+    scored: list[Array] = []
+    for group in slices.steps(count, 1, QUERIES):
+        begun = perf_counter()
+        upper = _upper_bounds(store, queries.some(group.start, group.stop), 1, _own(allowed, group))
+        bounding += perf_counter() - begun
+        for i in range(group.start, group.stop):
+            one = queries.some(i, i + 1)
+
+            def score_of(documents: Array, one: BagQueries = one) -> Array:
+                scored.append(documents)
+                return score_listed(store, one, documents, 1)
+
+            begun = perf_counter()
+            kept += len(_refined(upper[i - group.start], score_of, k, ids)[0])
+            scoring += perf_counter() - begun
+    tokens = lengths.sum() * count if allowed is None else (lengths * allowed).sum() * (count / len(allowed))
+    documents, read = sum(map(len, scored)), sum(int(lengths[some].sum()) for some in scored)
+    reading = float(tokens) / count * (padded(d, 4) + 8)
+    return (
+        StageReport("i8", d, float(tokens) / count, documents / count, reading, bounding / count),
+        StageReport("raw", d, documents / count, kept / count, read / count * token_bytes(store, d), scoring / count),
+    )
+
+
+def token_bytes(store: Store, d: int) -> int:
+    """What reading one token as stored takes."""
+    return d + 4 if store.segments[0].suffix == "i8" else d * store.segments[0].rows.itemsize
+
+
 def _own(allowed: Array | None, queries: slice) -> Array | None:
     """The sets of some of the queries."""
     return allowed[queries] if allowed is not None and len(allowed) > 1 else allowed
@@ -347,7 +390,7 @@ def exact_within(
 def gathered(store: Store, positions: Array, workers: int) -> Store:
     """A store of some documents, by position, in memory of its own."""
     suffix, d = store.segments[0].suffix, store.segments[0].rows.shape[1]
-    lengths = np.concatenate([np.diff(s.offsets[: n + 1]) for s, n in zip(store.segments, store.counts, strict=True)])
+    lengths = store.lengths
     offsets = np.concatenate(([0], np.cumsum(lengths[positions])))
     target = TokenSegment.allocate(max(len(positions), 1), max(int(offsets[-1]), 1), d, suffix)
     target.offsets[: len(offsets)] = offsets

@@ -23,6 +23,7 @@ Read = Callable[[str, str, tuple[int, ...]], Array]  # an array by name, type an
 ORTHOGONAL = 1e-5  # what products of a matrix's rows may be off by
 SAMPLE = 100_000  # rows that a fit looks at, at most
 CALL_WORK = 2**25  # multiplications of a call: Ctrl-C is answered between calls
+CACHED = 2**17  # values that Hadamard transforms go over many times
 BLAS_WORK = 2**28  # the same where numpy multiplies
 BY_LEVEL = ("block-pca", "hadamard")
 FITTED = ("pca", *BY_LEVEL)
@@ -100,17 +101,25 @@ class Hadamard:
         self._rotation = BlockRotation(bounds, seed)
 
     def apply(self, x: Array, dims: int) -> Array:
-        return np.ascontiguousarray(_rounded(self._rotation.apply(x.astype(np.float64)))[:, :dims])
+        return self._sliced(x, dims, self._rotation.apply)
+
+    def _sliced(self, x: Array, dims: int, turn: Callable[[Array], Array]) -> Array:
+        out = np.empty((len(x), dims), np.float32)
+        with np.errstate(over="ignore"):
+            for some in slices.steps(len(x), self.d_in, CACHED):
+                parallel.check()
+                out[some] = turn(x[some].astype(np.float64))[:, :dims]
+        return out
 
     def squares(self, x: Array, workers: int) -> Array:
         """The sums of squares of a sample of rows in each dim."""
-        pieces, read = _sample(x, 1024 * self.d_out)
+        pieces, read = _sample(x, 4096 * self.d_out)
         sums = parallel.run(lambda piece: (self._rotation.apply(read(piece)) ** 2).sum(axis=0), pieces, workers)
         total: Array = np.add.reduce(sums, axis=0)
         return total
 
     def undo(self, y: Array) -> Array:
-        return _rounded(self._rotation.undo(y.astype(np.float64)))
+        return self._sliced(y, self.d_in, self._rotation.undo)
 
     def matrix(self) -> Array:
         return _frozen(self.apply(np.eye(self.d_in, dtype=np.float32), self.d_out))
@@ -623,12 +632,6 @@ def _shares(energy: Array) -> Array:
     if not (energy[0] >= 0 and energy[-1] <= 1 and (energy[1:] >= energy[:-1]).all()):
         raise ValueError("shares of squared norms must ascend from 0 to 1")
     return np.array(energy)
-
-
-def _rounded(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        result: Array = values.astype(np.float32)
-    return result
 
 
 def _frozen(array: Array) -> Array:

@@ -32,7 +32,6 @@ WIDER = (1.0, 1.25, 1.6, 2.0, 3.0)  # shortlists before another stage, by what w
 PROMISING = 3  # plans that are tried with a further stage
 MIDDLES = 4  # stages that are tried in one place
 STAGES = 4  # of a plan, at most
-CLUSTERED = 1.5  # at least so many neighbours of a query count as one observation
 BATCHES = (4, 16, 64, 256)
 PATIENCE = 1.0  # seconds that a batch may take: where one does, larger ones are not tried
 
@@ -100,12 +99,13 @@ def lower_bound(found: Array, k: int, confidence: float) -> tuple[float, float]:
     """Recall, and a bound that it exceeds with some confidence, of a sample that found (n,) of k neighbours each.
 
     Wilson's score interval. Neighbours of one query are found or missed together, so they count as fewer
-    observations: by the design effect, the variance between queries over that of independent neighbours.
+    observations: by the design effect, the variance between queries over that of independent neighbours. That variance
+    is taken as if there were one more query, of which nothing is found: a sample may well lack the worst ones.
     """
     n, share = len(found), float(found.mean()) / k
-    between = float((found / k).var(ddof=1)) if n > 1 else 0.0
+    between = (float(((found / k - share) ** 2).sum()) + share * share) / n
     independent = share * (1 - share) / k
-    effect = min(max(between / independent if independent > 0 else 0.0, CLUSTERED), k)
+    effect = min(max(between / independent, 1.0), k) if independent > 0 else k
     count, z = n * k / effect, NormalDist().inv_cdf(confidence)
     center = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -132,7 +132,7 @@ class Tuning:
         self._truth()
         self.exact_seconds = self._seconds([])
         firsts = self._firsts()
-        if not firsts:
+        if not firsts or self.recall == 1:
             return self._finished(None)
         everything = np.ones((len(self.good), self.subject.k), bool)
         if self._bound(everything)[1] < self.recall:
@@ -320,7 +320,9 @@ class Tuning:
             chain = None
         if warning:
             warnings.warn(f"exact search is used: {warning}", stacklevel=4)
-        curve = [Point((*one.stages, s.last), one.expected, one.lower, one.seconds) for one in self.chains]
+        slowest_first = sorted(self.chains, key=lambda one: -one.seconds)
+        kinds = {tuple((stage.code, stage.dims) for stage in one.stages): one for one in slowest_first}
+        curve = [Point((*one.stages, s.last), one.expected, one.lower, one.seconds) for one in kinds.values()]
         self._tell("batches")
         plan = Plan(
             stages=(*chain.stages, s.last) if chain else (),

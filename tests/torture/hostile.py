@@ -164,7 +164,8 @@ def answers(index: Any) -> Any:
             lambda: index.range_search(q, index.bits // 2, threads=1),
         ]  # fmt: skip
     else:
-        calls += list(nested_calls(index, wave(3, index.d), some))
+        q = wave(3, index.d if index.transform is None else index.transform.d_in)
+        calls += list(nested_calls(index, q, some))
     return [*found, *(bits(call()) for call in calls)]
 
 

@@ -22,7 +22,11 @@ from hostile import Mutant, answers
 
 SPARE = 64 * 2**20  # bytes beyond twice the size of a file that loading and searching may take
 LONGEST = 1.0  # seconds of computing
-SEARCHES = (r"holds (nan|inf|-inf) at token", r"docs holds")  # what searching may say of tokens that are no numbers
+SEARCHES = (  # what searching may say of tokens that are no numbers, and of transforms of large ones
+    r"holds (nan|inf|-inf) at token",
+    r"docs holds",
+    r"q is beyond the range of float32 after the transform",
+)
 OPENINGS: list[dict[str, Any]] = [
     {"verify": "full"},
     {"verify": "full", "mmap": True},

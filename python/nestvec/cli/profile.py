@@ -78,5 +78,5 @@ def profile(
 def _draw(found: object, path: Path) -> None:
     try:
         found.plot(path)  # type: ignore[attr-defined]
-    except ImportError:
-        raise click.UsageError('--plot needs matplotlib: pip install "nestvec[plot]"') from None
+    except RuntimeError as error:  # no matplotlib
+        raise click.UsageError(f"--plot: {error}") from None
