@@ -181,7 +181,13 @@ def _search(parts: Sequence[BitPart], task: BitTask, in_order: bool) -> tuple[Ar
         lists.counts[:] = 0
         _scan(part, task, lists, in_order)
         found.append(_ordered(part, task, lists, in_order))
-    return best(found, task.k)
+    distances, ids = best(found, task.k)
+    short = min(task.k, sum(part.last - part.first for part in parts)) - ids.shape[1]
+    if short == 0:
+        return distances, ids
+    missing = (0, 0), (0, short)  # results of other batches have as many columns
+    largest = np.iinfo(np.int32).max
+    return np.pad(distances, missing, constant_values=largest), np.pad(ids, missing, constant_values=-1)
 
 
 def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
@@ -203,8 +209,8 @@ def _scan(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> None:
 
 
 def _ordered(part: BitPart, task: BitTask, lists: _Lists, in_order: bool) -> tuple[Array, Array]:
-    """The k nearest of one part: distances and ids."""
-    count, k = len(task.queries), min(task.k, part.last - part.first)
+    """The k nearest of one part, or as many as could be: distances and ids."""
+    count, k = len(task.queries), min(task.k, int(lists.counts.max()))
     if in_order:
         rows, distances = np.empty((count, k), np.int32), np.full((count, k), np.iinfo(np.int32).max, np.int32)
         places = np.empty(task.bits + 2, np.int64)

@@ -29,7 +29,7 @@ class Stage:
     code : {"b1", "i4", "i8", "raw"}
         Signs of the row less the mean, against the float query; the high halves of the int8 codes; the int8 codes; the
         rows as stored, also by the name of their type, ``"f32"``, ``"f16"`` or ``"bf16"``. All but the last estimate.
-        An index must keep what a stage reads.
+        An index must keep what a stage reads; of a `BinaryIndex` that is ``"b1"``, bits that are counted exactly.
     dims : int, optional
         Leading dims; default: those of the search. Where no level ends, codes use the row's factors of the level that
         holds this dim.
