@@ -27,6 +27,7 @@ from ledger import Ledger, on_one_thread
 
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995)
 JUDGING = TUNING = 500  # queries: the first judge, the next are for tuning
+BATCHES_ONLY = {"faiss-flat-blas"}  # BLAS is no help with one query
 PEERS = (
     "faiss-flat",
     "faiss-flat-blas",
@@ -136,7 +137,8 @@ def measure(args: argparse.Namespace, name: str, ledger: Ledger) -> None:
     found = {peer.name: reached(peer, tuning, args.k, partial(judge.recall, first=JUDGING)) for peer in peers}
     for nq in todo:
         print(f"-- {name} nq={nq}")
-        places = [one for peer in peers for one in settings(peer, found[peer.name], tuning, args.k, nq)]
+        chosen = [peer for peer in peers if nq > 1 or peer.name not in BATCHES_ONLY]
+        places = [one for peer in chosen for one in settings(peer, found[peer.name], tuning, args.k, nq)]
         places = [one for one in places if search.affordable(one, tuning, nq, args.k, args.budget)]
         turns = args.turns if nq == 1 else args.repeats
         rows = search.run_group(places, judge, queries[:JUDGING], nq, args.k, turns)

@@ -136,8 +136,8 @@ def caption(result: dict) -> str:
 
 
 def update(result: dict, readme: Path = ROOT / "README.md") -> None:
-    """Draw the plot, of the first data set, and write it and the table into README.md, between its two marks."""
-    rows = result["runs"][0]["rows"]
+    """Draw the plot, of the largest data set, and write it and the table into README.md, between its two marks."""
+    rows = sorted(result["runs"][0]["rows"], key=lambda row: (-row["n"], row["d"], row["data"], row["nq"]))
     text = readme.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{readme.name} needs these two lines, once each, between which to write:\n{BEGIN}\n{END}")

@@ -54,7 +54,10 @@ class Peer:
         raise NotImplementedError
 
     def ladders(self, k: int) -> Iterable[Sequence[Any]]:
-        """Settings that trade recall for speed: rows of them, each from the fastest to what finds most."""
+        """Settings that trade recall for speed: rows of them, each from the fastest to what finds most.
+
+        Of several each takes longer than the one before, step by step, and may need fewer steps.
+        """
         return ()
 
     def use(self, knob: Any) -> None:
@@ -70,17 +73,25 @@ class Peer:
             print(f"{self.name}: {self.knob}")
 
     def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
-        """The first setting of each ladder that reaches each target; a ladder ends where steps find nothing more."""
+        """The first setting of each ladder that reaches each target.
+
+        A ladder ends where steps find nothing more; the last one is that which needs as many steps as the one before.
+        """
         found: dict[float, list[Any]] = {target: [] for target in targets}
+        before: list[int] = []
         for ladder in self.ladders(k):
-            left, shares = sorted(targets), []
-            for knob in ladder:
+            left, shares, steps = sorted(targets), [], []
+            for step, knob in enumerate(ladder):
                 self.use(knob)
                 shares.append(recall(self.search(queries, k)[1]))
                 while left and shares[-1] >= left[0]:
                     found[left.pop(0)].append(knob)
+                    steps.append(step)
                 if not left or (shares[-1] > 0.5 and shares[-STALLED:-1] == [shares[-1]] * (STALLED - 1)):
                     break
+            if len(steps) == len(targets) and steps == before:
+                break
+            before = steps
         return found
 
     def fastest(self, knobs: Sequence[Any], queries: np.ndarray, k: int, nq: int = 1) -> Any:

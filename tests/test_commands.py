@@ -20,14 +20,9 @@ import pytest
 pytest.importorskip("click")
 
 import nestvec as nv
-from nestvec import cli, files
+from nestvec import cli
 from nestvec.cli import bench, compare, inputs, opening, progress, results
 
-TUNING = hasattr(nv.NestedIndex, "tune")
-needs_saving = pytest.mark.skipif(
-    "plans" not in Path(str(files.__file__)).read_text(), reason="plans are not saved yet"
-)
-needs_tuning = pytest.mark.skipif(not TUNING, reason="indexes cannot be tuned yet")
 COMMANDS = ["build", "search", "tune", "profile", "bench", "info", "verify", "demo"]
 
 
@@ -138,7 +133,6 @@ def test_build_options(here: SimpleNamespace, run: Any, options: list[str], expe
     assert facts == {"file": "made.nv", "kind": type(index).__name__, "rows": 300, "bytes": size}
 
 
-@pytest.mark.skipif(not hasattr(nv, "fit_rotation"), reason="rotations cannot be fitted yet")
 @pytest.mark.parametrize("kind", ["pca", "block-pca", "hadamard"])
 def test_build_rotated(here: SimpleNamespace, run: Any, kind: str) -> None:
     code, _, err = run("build", "x.npy", "made.nv", "--rotate", kind)
@@ -380,14 +374,15 @@ def test_parquet_that_holds_no_vectors(here: SimpleNamespace, run: Any) -> None:
 
 
 def test_missing_packages_are_named(here: SimpleNamespace, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pyarrow", "pyarrow.parquet", "faiss"):
+    for module in ("pyarrow", "pyarrow.parquet", "faiss", "matplotlib"):
         monkeypatch.setitem(sys.modules, module, None)
     Path("x.parquet").write_bytes(b"PAR1" + bytes(40))
     hint = 'needs pyarrow: pip install "nestvec[parquet]"\n'
     assert run("build", "x.parquet", "made.nv") == (2, "", f"nestvec: x.parquet is Parquet, which {hint}")
     assert run("search", "x.nv", "q.npy", "--out", "r.parquet") == (2, "", f"nestvec: --out r.parquet {hint}")
-    if TUNING:
-        assert run("bench", "x.nv", "--compare")[2].endswith("nestvec: --compare needs faiss: pip install faiss-cpu\n")
+    plot = run("profile", "x.npy", "--plot", "x.png")
+    assert plot == (2, "", 'nestvec: --plot needs matplotlib: pip install "nestvec[plot]"\n')
+    assert run("bench", "x.nv", "--compare")[2].endswith("nestvec: --compare needs faiss: pip install faiss-cpu\n")
 
 
 WRONG = [
@@ -438,6 +433,8 @@ WRONG = [
     ("tune", "missing.nv"),
     ("profile", "missing.npy"),
     ("profile", "x.npy", "--plot", "no/such/folder/x.png"),
+    ("profile", "x.npy", "--plot", "x.txt"),
+    ("tune", "x.nv", "--confidence", "0.4"),
     ("bench", "missing.nv"),
     ("bench", "x.nv", "-k", "1"),
     ("bench", "x.nv", "--rounds", "2"),
@@ -446,8 +443,6 @@ WRONG = [
 
 @pytest.mark.parametrize("args", WRONG, ids=" ".join)
 def test_errors_are_one_line_and_code_2(here: SimpleNamespace, run: Any, args: list[str]) -> None:
-    if not hasattr(nv, args[0]) and args[0] == "profile":
-        pytest.skip("there are no profiles yet")
     os.mkdir("folder")
     np.save("cube.npy", np.zeros((2, 2, 2)))
     np.save("nan.npy", np.full((2, 2), np.nan))
@@ -534,7 +529,6 @@ def test_progress_is_shown_on_terminals_alone(monkeypatch: pytest.MonkeyPatch) -
         assert "opening" not in stream.getvalue()
 
 
-@needs_saving
 def test_tune_keeps_its_plan(here: SimpleNamespace, run: Any) -> None:
     tune = ["tune", "x.nv", "-k", 5, "--recall", 0.9, "--sample", 50]
     code, out, err = run(*tune, "--no-save")
@@ -551,7 +545,6 @@ def test_tune_keeps_its_plan(here: SimpleNamespace, run: Any) -> None:
     assert found(out)[0] == nv.load("x.nv").search(here.q, 5, recall=0.9)[1].tolist()
 
 
-@needs_tuning
 def test_search_says_that_it_tunes(here: SimpleNamespace, run: Any) -> None:
     code, out, err = run("search", "x.nv", "q.npy", "--recall", 0.9, "--json")
     assert code == 0
@@ -559,7 +552,6 @@ def test_search_says_that_it_tunes(here: SimpleNamespace, run: Any) -> None:
     assert err == "nestvec: tuned for this search alone; nestvec tune x.nv -k 10 --recall 0.9 keeps the plan\n"
 
 
-@needs_saving
 @pytest.mark.parametrize("name", ["x", "codes", "bags"])
 def test_tune_and_bench_every_kind(here: SimpleNamespace, run: Any, name: str) -> None:
     assert run("build", "bags.npz", "bags.nv", "--kind", "multi-vector")[0] == 0
@@ -577,7 +569,6 @@ def test_tune_and_bench_every_kind(here: SimpleNamespace, run: Any, name: str) -
     assert run("bench", f"{name}.nv", "--sample", 10, *tune)[1].splitlines()[2].startswith("ms a query")
 
 
-@needs_tuning
 @pytest.mark.parametrize(
     ("name", "options", "by"),
     [
@@ -610,7 +601,6 @@ def test_recall_counts_ties_and_leaves_out_the_queries_themselves() -> None:
     assert bench.recall_of(np.asarray([[7, 6], [8, -1]]), [{5, 6, 7}, {5, 8}], 2) == 0.75
 
 
-@pytest.mark.skipif(not hasattr(nv, "profile"), reason="there are no profiles yet")
 def test_profile(here: SimpleNamespace, run: Any) -> None:
     pytest.importorskip("matplotlib")
     profile = ["profile", "x.npy", "--queries", "q.npy", "-k", 3, "--metric", "l2", "--levels", "8,16", "--sample", 50]

@@ -46,7 +46,7 @@ def by_faiss(index: Index, k: int, leading: int | None, threads: int) -> tuple[s
 def _flat(faiss: Any, index: NestedIndex, leading: int | None) -> tuple[str, Any, Callable[[Array], Array]]:
     dims = leading or index.d
 
-    transform = getattr(index, "transform", None)
+    transform = index.transform
 
     def stored(x: Array) -> Array:
         made = np.array(x[:, :dims], np.float32, order="C")

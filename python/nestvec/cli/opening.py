@@ -43,12 +43,13 @@ def sampled(index: Index, count: int, seed: int) -> tuple[Array, Queries]:
     """Ids of some rows, and these as queries."""
     if isinstance(index, NestedIndex) and index.rows is None:
         raise click.UsageError("this index keeps no rows to take for queries; give some by --queries")
-    if not getattr(getattr(index, "transform", None), "orthogonal", True):
+    if isinstance(index, NestedIndex) and index.transform is not None and not index.transform.orthogonal:
         raise click.UsageError("this index keeps rows after a transform that cannot be undone; give some by --queries")
     rng = np.random.default_rng(seed)
     ids = rng.choice(index.ids, min(count, index.ntotal), replace=False)
     if not isinstance(index, MultiVectorIndex):
-        rows, transform = index.reconstruct(ids), getattr(index, "transform", None)
+        rows = index.reconstruct(ids)
+        transform = index.transform if isinstance(index, NestedIndex) else None
         return ids, rows if transform is None else transform.undo(rows)
     bags = [bag[:QUERY_TOKENS] for bag in index.reconstruct(ids)]
     full = [len(bag) > 0 for bag in bags]

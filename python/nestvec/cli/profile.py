@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from . import inputs, options
 from .output import show
 from .progress import Bar
+
+DRAWN = (".png", ".svg", ".pdf")
 
 
 @click.command(short_help="Say what index and plan suit some vectors.")
@@ -45,8 +48,8 @@ def profile(
     """
     from .. import profile as measured
 
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise click.UsageError(f"--plot {plot}: there is no directory {plot.parent}; make it first")
+    if plot is not None:
+        _refuse_undrawable(plot)
     with Bar() as bar:
         bar(0, 0, "reading")
         rows = inputs.vectors(inputs.source(source), key)
@@ -66,7 +69,7 @@ def profile(
         )
         if plot is not None:
             bar(0, 0, "drawing")
-            _draw(found, plot)
+            found.plot(plot)
     if as_json:
         show(found.to_dict(), as_json)
     else:
@@ -75,8 +78,13 @@ def profile(
             print(f"drawn in {plot}")
 
 
-def _draw(found: object, path: Path) -> None:
+def _refuse_undrawable(path: Path) -> None:
+    """What would stop the drawing is found before the work."""
+    if path.suffix not in DRAWN:
+        raise click.UsageError(f"--plot {path}: the name must end in {', '.join(DRAWN)}")
+    if not path.absolute().parent.is_dir():
+        raise click.UsageError(f"--plot {path}: there is no directory {path.parent}; make it first")
     try:
-        found.plot(path)  # type: ignore[attr-defined]
-    except RuntimeError as error:  # no matplotlib
-        raise click.UsageError(f"--plot: {error}") from None
+        import_module("matplotlib")
+    except ImportError:
+        raise click.UsageError('--plot needs matplotlib: pip install "nestvec[plot]"') from None

@@ -19,7 +19,7 @@ from .progress import Bar
 @options.recall
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     help="How sure the recall is to be reached by further queries like these.",
