@@ -15,7 +15,7 @@ from inputs import METRICS, values
 from nestvec import Stage, arrays, nearest, planes, stages, tokens
 from nestvec.bags import BagQueries
 from nestvec.bits import merged
-from nestvec.nearest import AND, XOR, BitPart, BitTask
+from nestvec.nearest import AND, XOR, BitPart, BitTask, query_words
 from nestvec.search import Part, as_results
 from test_maxsim import bags_of
 from test_plans import segments
@@ -217,7 +217,7 @@ def test_nearest(
     for some in np.split(np.arange(N), [700, 1600]):
         index.add(np.packbits(x[some], axis=1), ids[some] if named else None)
     for used in (bits, 70, 64):
-        queries, parts, _ = index._ready(np.packbits(q, axis=1), used, None)
+        queries, parts = as_scanned(index, np.packbits(q, axis=1), used)
         either = (q[:, None, :used] != x[:, :used]) if what == XOR else ~(q[:, None, :used] & x[:, :used])
         distances = either.sum(axis=2)
         for number, allowed in enumerate(choices(rng, N)):
@@ -229,6 +229,12 @@ def test_nearest(
         one = [part._replace(allowed=some[-1:]) for part, some in zip(parts, sets, strict=True)]
         found = merged([nearest.nearest(one, BitTask(queries[:1], 10, used, what), 2)], 1, 10)
         check_nearest(found, distances[:1], allowed[-1:], ids, 10)
+
+
+def as_scanned(index: nv.BinaryIndex, q: np.ndarray, bits: int) -> tuple[np.ndarray, list[BitPart]]:
+    """Words of queries and the parts of an index."""
+    codes, located, _ = index._ready(q, None)
+    return query_words(codes, index._bounds, bits), [part for _, part in located]
 
 
 def check_nearest(found: Any, distances: np.ndarray, allowed: np.ndarray, ids: np.ndarray, k: int) -> None:
@@ -248,7 +254,7 @@ def test_nearest_in_batches(threads: int, rng: np.random.Generator) -> None:
     x, q = (rng.integers(0, 256, (n, bits // 8), dtype=np.uint8) for n in (300, count))
     index = nv.BinaryIndex(bits)
     index.add(x)
-    queries, parts, _ = index._ready(q, bits, None)
+    queries, parts = as_scanned(index, q, bits)
     allowed = rng.random((count, 300)) < rng.choice([0.01, 0.5], (count, 1))
     sets = split(allowed, [part.last for part in parts])
     parts = [part._replace(allowed=some) for part, some in zip(parts, sets, strict=True)]
