@@ -220,11 +220,12 @@ class Collection(ABC, Generic[I]):
         --------
         >>> import numpy as np
         >>> import nestvec as nv
-        >>> x = np.random.default_rng(0).standard_normal((5_000, 64), dtype=np.float32)
-        >>> index = nv.NestedIndex(64)
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((5_000, 16)) @ rng.standard_normal((16, 64))
+        >>> index = nv.NestedIndex(64, metric="l2")
         >>> index.add(x)
-        >>> plan = index.tune(k=5, recall=0.9, sample=100)
-        >>> D, I = index.search(x[:3], 5, recall=0.9)
+        >>> plan = index.tune(k=5, recall=0.8, sample=100)
+        >>> D, I = index.search(x[:3], 5, recall=0.8)
         >>> I[:, 0].tolist()
         [0, 1, 2]
         """
