@@ -26,7 +26,7 @@ from data import BUILDERS, Dataset, load
 from ledger import Ledger, on_one_thread
 
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995)
-JUDGING = TUNING = 500  # queries: the first judge, the next are for tuning
+JUDGING, TUNING = 500, 1000  # queries: the first judge; the next, as far as there are so many, are for tuning
 BATCHES_ONLY = {"faiss-flat-blas"}  # BLAS is no help with one query
 PEERS = (
     "faiss-flat",
@@ -130,7 +130,7 @@ def measure(args: argparse.Namespace, name: str, ledger: Ledger) -> None:
         return
     dataset = load(name, n=args.n)
     x = np.ascontiguousarray(dataset.docs, np.float32)
-    judge = search.Judge(dataset, x, x.shape[1], JUDGING + TUNING)
+    judge = search.Judge(dataset, x, x.shape[1], min(JUDGING + TUNING, len(dataset.queries)))
     queries = judge.queries.astype(np.float32)
     tuning = queries[JUDGING:]
     peers = built(args, dataset, x)
@@ -142,7 +142,7 @@ def measure(args: argparse.Namespace, name: str, ledger: Ledger) -> None:
         places = [one for one in places if search.affordable(one, tuning, nq, args.k, args.budget)]
         turns = args.turns if nq == 1 else args.repeats
         rows = search.run_group(places, judge, queries[:JUDGING], nq, args.k, turns)
-        shape = {"bench": "frontier", "n": len(x), "d": x.shape[1]}
+        shape = {"bench": "frontier", "n": len(x), "d": x.shape[1], "tuned_on": len(tuning)}
         rows = [shape | row | one.facts() for row, one in zip(rows, places, strict=True)]
         ledger.put(rows, **_group(args, name, nq))
 

@@ -149,7 +149,7 @@ def update(result: dict, readme: Path = ROOT / "README.md") -> None:
         BEGIN,
         f"![{alt}]({PLOT.relative_to(ROOT).as_posix()})",
         f"Milliseconds per query with recall@{rows[0]['k']} in brackets, every peer tuned to recall {RECALL:g}: "
-        "rivals' knobs to that share of 500 tuning queries, nestvec's plans to a lower confidence bound of it; judged "
+        "rivals' knobs to that share of up to 1,000 queries, nestvec's plans to a lower confidence bound of it; judged "
         f"by 500 others. A blank: not reached. {where}, one thread (`bench/frontier.py`).",
         table(rows),
         END,

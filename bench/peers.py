@@ -450,7 +450,7 @@ class Tuned(NestVec):
         self.nbytes = self.index.memory_usage()
 
     def reaching(self, queries: np.ndarray, k: int, recall: Recall, targets: Sequence[float]) -> dict[float, list[Any]]:
-        options = {"dims": self.dims, "threads": self.threads}
+        options = {"dims": self.dims, "threads": self.threads, "sample": len(queries)}
         return {target: [self.index.tune(queries, k, target, **options)] for target in targets}
 
     def search(self, queries: np.ndarray, k: int) -> Answer:

@@ -103,7 +103,7 @@ LEGENDS = {
     "curves": "What is among the first candidates, ranked by encodings or by nearest tokens, before any exact score.",
     "compression": "What is among the first 100 documents; recall is against the 100 best by uncompressed encodings.",
     "crossing": "Exact search beside shortlists tuned to recall .99, as documents are repeated with noise.",
-    "frontier": "Tuned on 500 queries, judged by 500 others; a row is compared with rivals tuned to as much or more.",
+    "frontier": "Tuned on up to 1,000 queries, judged by 500 others; a row has rivals tuned to as much or more.",
     "tuning": "Each seed tunes on a sample and is judged by the other queries. Short: by over two standard errors.",
     "grid": "Medians of single queries by turns; the best of a grid that finds what was asked for, or what the tuned "
     "plan does.",
