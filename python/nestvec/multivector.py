@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from . import arrays, parallel, slices
 from .bags import BagQueries, best
-from .container import Collection, changing, reading
+from .collection import Collection, changing, reading
 from .filters import Bitmap, allowed_words, by_position
 from .ids import NOTHING, Run, listed_bytes
 from .index import NestedIndex
