@@ -14,7 +14,7 @@ import pytest
 
 import nestvec as nv
 from forging import apart, together
-from nestvec import files, storage, tuning
+from nestvec import files, multivector, storage, tuning
 from nestvec.tuning import Tuning, lower_bound
 
 
@@ -276,6 +276,16 @@ def test_search_tunes_once(cheap: dict[str, float], monkeypatch: pytest.MonkeyPa
         index.search(q, 9, recall=0.9)  # another k would tune
     with pytest.raises(TypeError):
         index.search(q, 10, recall=0.95)
+
+
+def test_all_of_them_is_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multivector, "EXACT_BYTES", 0)
+    q = clustered(3, 128, seed=1)
+    index, docs = nested_index(), bag_index()
+    assert (index.search(q, 10, recall=1)[1] == index.search(q, 10)[1]).all()
+    assert (docs.search(q[:, :32], 10, recall=1.0)[1] == docs.search(q[:, :32], 10, exact=True)[1]).all()
+    assert index.plans == docs.plans == ()
+    assert index.tune(recall=1).stages == ()
 
 
 def test_cheapest_sufficient_plan(cheap: dict[str, float]) -> None:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from . import arrays, backends, parallel, slices
 from .bitplans import BitRun, bit_steps
 from .bits import counted, merged, packed_signs
-from .container import Container, changing, reading
+from .collection import changing, reading
+from .container import Container
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, query_words
 from .parallel import limited, threads_for

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from . import arrays, parallel, storage
 from .bags import CodedBags, behind
 from .binary import BinaryIndex, BitSegment
-from .container import PLANS, Collection, Container, Contents, Stored
+from .collection import PLANS, Collection
+from .container import Container, Contents, Stored
 from .fitting import Fit
 from .ids import CHUNK, NOTHING, Directory, Identified, living
 from .index import NestedIndex

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from . import arrays, backends, slices
 from .certificate import certified
 from .coding import Frame
-from .container import Container, Contents, changing, reading
+from .collection import changing, reading
+from .container import Container, Contents
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
 from .plan import CODES, Explanation, Stage, Step, refuse_rowless, refuse_unkept, resolve, staged

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from . import arrays, parallel, slices
 from .bags import BagQueries, best
-from .container import Collection, changing, reading
+from .collection import Collection, changing, reading
 from .filters import Bitmap, allowed_words, by_position
 from .ids import NOTHING, Run, listed_bytes
 from .index import NestedIndex
@@ -375,6 +375,7 @@ class MultiVectorIndex(Collection[Contents]):
         if recall is not None and (exact is not None or candidates is not None):
             raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
         chosen = self._stages(plan, recall, k, None, threads)
+        exact = True if recall is not None and chosen is None else exact
         c, stages = self._ways(contents, len(queries), k, candidates, exact, chosen)
         ranked = queries if carve is None else carved(queries, carve)
         words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..arrays import METRICS
-from ..container import Collection
+from ..collection import Collection
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
