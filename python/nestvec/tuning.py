@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 TIMED, WARMING = 15, 3  # queries that are timed, one by one; those before them
 CHUNK = 16  # queries of a sample that are listed at a time
-DEEP, DEEP_SHARE, DEEPEST = 1024, 64, 65_536  # length of the lists: at least; one row in so many; at most
+DEEP, DEEP_SHARE, DEEPEST = 4096, 64, 65_536  # length of the lists: at least; one row in so many; at most
 WIDER = (1.0, 1.25, 1.6, 2.0, 3.0)  # shortlists before another stage, by what would do without it
 PROMISING = 3  # plans that are tried with a further stage
 MIDDLES = 4  # stages that are tried in one place
