@@ -1,21 +1,20 @@
-"""One small thread pool, and how calls end early.
+"""One small thread pool. Kernels release the interpreter lock and take milliseconds, so Python threads are enough.
 
-Kernels release the interpreter lock and take milliseconds, so Python threads are enough. Between kernel calls `check`
-asks whether to go on: not after a deadline, and not where another thread has failed or met Ctrl-C.
+Between kernel calls `check` asks whether to go on.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
-from time import monotonic
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 from . import arrays
+from .calls import Call, Cancelled, active
+from .calls import check as check
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -30,49 +29,6 @@ _pool: ThreadPoolExecutor | None = None
 _owner = (0, 0)
 
 
-class Cancelled(BaseException):
-    """Ends what a helper does for a call that has failed elsewhere; the caller sees that failure."""
-
-
-class Call:
-    """What may end a call early: its deadline, or that it, or one around it, was stopped."""
-
-    __slots__ = ("deadline", "outer", "stopped", "timeout")
-
-    def __init__(self, outer: Call | None, timeout: float = math.inf) -> None:
-        self.outer, self.stopped = outer, False
-        self.timeout, self.deadline = timeout, monotonic() + timeout
-        if outer is not None and outer.deadline < self.deadline:
-            self.timeout, self.deadline = outer.timeout, outer.deadline
-
-    def check(self) -> None:
-        """Raise what ends the call, if anything does."""
-        call: Call | None = self
-        while call is not None:
-            if call.stopped:
-                raise Cancelled
-            call = call.outer
-        if monotonic() > self.deadline:
-            raise TimeoutError(
-                f"no answer within timeout={self.timeout:g} seconds; nothing was changed. Give it a larger timeout, "
-                "fewer queries, rows or dims, or a plan"
-            )
-
-
-class _Active(threading.local):
-    call: Call | None = None
-
-
-_active = _Active()  # of each thread
-
-
-def check() -> None:
-    """Raise TimeoutError after the deadline of the call this thread works for, Cancelled if it was stopped."""
-    call = _active.call
-    if call is not None:
-        call.check()
-
-
 def limited(work: Callable[P, R]) -> Callable[P, R]:
     """A function whose keyword argument `timeout` sets a deadline for all that it does; of several the first counts."""
 
@@ -81,12 +37,12 @@ def limited(work: Callable[P, R]) -> Callable[P, R]:
         timeout = kwargs.get("timeout")
         if timeout is None:
             return work(*args, **kwargs)
-        outer = _active.call
-        _active.call = Call(outer, arrays.seconds(timeout, "timeout"))
+        outer = active.call
+        active.call = Call(outer, arrays.seconds(timeout, "timeout"))
         try:
             return work(*args, **kwargs)
         finally:
-            _active.call = outer
+            active.call = outer
 
     return timed
 
@@ -137,7 +93,7 @@ class _Crew(Generic[T, R]):
     def __init__(self, work: Callable[[T], R], parts: Sequence[T]) -> None:
         self.work, self.parts = work, parts
         self.results: list[R | None] = [None] * len(parts)
-        self.call = Call(_active.call)
+        self.call = Call(active.call)
         self.lock = threading.Lock()  # of what follows
         self.begun = self.helpers = 0
         self.closed = False  # to further helpers
@@ -178,7 +134,7 @@ class _Crew(Generic[T, R]):
                 return  # no thread can be started, or the interpreter is shutting down: go on with those there are
 
     def _drain(self) -> None:
-        outer, _active.call = _active.call, self.call
+        outer, active.call = active.call, self.call
         try:
             while True:
                 with self.lock:
@@ -189,7 +145,7 @@ class _Crew(Generic[T, R]):
                 check()
                 self.results[at] = self.work(self.parts[at])
         finally:
-            _active.call = outer
+            active.call = outer
 
     def _fail(self, error: BaseException) -> None:
         self.call.stopped = True

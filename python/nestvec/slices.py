@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import parallel
+from .calls import check
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +20,7 @@ def steps(count: int, width: int = 1, most: int = VALUES) -> Iterator[slice]:
     """Slices of `count` rows of `width` values: at most `most` values each, but at least a row."""
     step = max(1, most // max(width, 1))
     for at in range(0, count, step):
-        parallel.check()  # a helper's slices too
+        check()  # a helper's slices too
         yield slice(at, min(at + step, count))
 
 
