@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -12,13 +13,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nestvec import FileError, foreign, parallel, storage
+from nestvec import FileError, foreign, parallel, replacing, storage
 from nestvec.kernels import TABLE
 from nestvec.storage import Part, array_part, open_file, to_bytes, write
 
@@ -630,6 +632,25 @@ def _fails(number: int) -> Callable[..., None]:
     return fail
 
 
+def test_long_files_reach_the_disk_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sync has more to do than SYNC bytes and what was written at once."""
+    path, sizes, sync = tmp_path / "x", [0], os.fsync
+
+    def noted(file: int) -> None:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            sizes.append(os.fstat(file).st_size)
+        sync(file)
+
+    monkeypatch.setattr(replacing, "SYNC", 1000)
+    monkeypatch.setattr(os, "fsync", noted)
+    with replacing.replacing(path) as file:
+        for _ in range(50):
+            file.write(bytes(90))
+    assert path.read_bytes() == bytes(4500)
+    assert sizes[-1] == 4500
+    assert 0 < max(b - a for a, b in pairwise(sizes)) <= 1090
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace", "fchmod"])
 def test_errors_of_the_system_leave_everything_as_it_was(
     step: str, path: Path, some: bytes, monkeypatch: pytest.MonkeyPatch
@@ -666,13 +687,13 @@ def test_directories_that_cannot_be_synced(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
 def test_a_full_disk(path: Path, some: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    given, opened = [], open
+    given, opened = [], io.FileIO
 
-    def full(name: str, mode: str, buffer: int, opener: Any) -> Any:
+    def full(name: str, mode: str, opener: Any) -> Any:
         given.append(opened(name, mode, opener=opener))
-        return opened("/dev/full", "wb", buffer)
+        return opened("/dev/full", "w")
 
-    monkeypatch.setattr("builtins.open", full)
+    monkeypatch.setattr(io, "FileIO", full)
     try:
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
             write(path, "Other", {}, [array_part("a", np.zeros(2**20))])

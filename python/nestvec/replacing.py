@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,22 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 BUFFER = 1 << 18  # what is smaller waits to be written together
+SYNC = 1 << 25  # bytes that are written before they have to be on disk: some hundredths of a second
+
+
+class _Steady(io.BufferedWriter):
+    """Brings what is written to disk bit by bit: one sync at the end would keep Ctrl-C waiting as long as it takes."""
+
+    _since = 0
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self._since += written
+        if self._since >= SYNC:
+            self.flush()
+            os.fsync(self.fileno())
+            self._since = 0
+        return written
 
 
 @contextmanager
@@ -29,7 +46,8 @@ def replacing(path: Any) -> Iterator[BinaryIO]:
     before = _replaced(target, given)
     temporary = os.path.join(os.path.dirname(target), f".nestvec-{os.urandom(8).hex()}.tmp")
     try:
-        with open(temporary, "xb", BUFFER, opener=None if before is None else _private) as file:
+        opened = io.FileIO(temporary, "x", opener=None if before is None else _private)
+        with _Steady(opened, BUFFER) as file:
             yield file
             file.flush()
             if before is not None:
