@@ -144,10 +144,8 @@ def update(result: dict, readme: Path = ROOT / "README.md") -> None:
     where = caption(result)
     first = [row for row in rows if (row["data"], row["n"]) == (rows[0]["data"], rows[0]["n"])]
     plot(first, where)
-    alt = f"recall against queries per second: {subject(rows[0])}"
     parts = [
         BEGIN,
-        f"![{alt}]({PLOT.relative_to(ROOT).as_posix()})",
         f"Milliseconds per query with recall@{rows[0]['k']} in brackets, every peer tuned to recall {RECALL:g}: "
         "rivals' knobs to that share of up to 1,000 queries, nestvec's plans to a lower confidence bound of it; judged "
         f"by 500 others. A blank: not reached. {where}, one thread (`bench/frontier.py`).",
