@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -649,6 +650,27 @@ def test_long_files_reach_the_disk_bit_by_bit(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == bytes(4500)
     assert sizes[-1] == 4500
     assert 0 < max(b - a for a, b in pairwise(sizes)) <= 1090
+
+
+def test_large_files_that_are_given_up_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once by name; what they hold is freed by the time that a thread has closed them."""
+    monkeypatch.setattr(replacing, "SYNC", 1000)
+    before = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
+
+    def give_up() -> None:
+        with replacing.replacing(tmp_path / "x") as file:
+            file.write(bytes(5000))
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        with pytest.raises(KeyboardInterrupt):
+            give_up()
+        assert os.listdir(tmp_path) == []
+    for _ in range(1000):
+        if before is None or set(os.listdir("/proc/self/fd")) <= before:
+            return
+        time.sleep(0.01)
+    pytest.fail("files stay open")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "fchmod"])

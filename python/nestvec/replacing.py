@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 BUFFER = 1 << 18  # what is smaller waits to be written together
-SYNC = 1 << 25  # bytes that are written before they have to be on disk: some hundredths of a second
+SYNC = 1 << 23  # bytes that are written before they have to be on disk: some hundredths of a second
 
 
 class _Steady(io.BufferedWriter):
@@ -57,10 +58,24 @@ def replacing(path: Any) -> Iterator[BinaryIO]:
         _sync_directory(os.path.dirname(target))
     except BaseException as error:
         with suppress(OSError):
-            os.unlink(temporary)
+            _drop(temporary)
         if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = given, None
         raise
+
+
+def _drop(path: str) -> None:
+    """Remove a file. Nobody waits until the room of a large one is free: that takes some tenths of a second a GB."""
+    large = os.name == "posix" and os.path.getsize(path) > SYNC  # elsewhere what is open cannot be removed
+    held = os.open(path, os.O_RDONLY) if large else None
+    try:
+        os.unlink(path)
+        if held is not None:
+            _thread.start_new_thread(os.close, (held,))
+            held = None
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def _replaced(target: str, given: str) -> os.stat_result | None:
