@@ -84,10 +84,7 @@ def _stage(stage: Any) -> str:
 def built(args: argparse.Namespace, dataset: Dataset, x: np.ndarray) -> list[available.Peer]:
     names = PEERS if args.peers is None else args.peers
     makers: dict[str, Any] = {name: available.PEERS[name] for name in names}
-    for transform in args.transform or [None]:
-        name = f"nestvec-tuned-{transform}-{args.backend}" if transform else f"nestvec-tuned-{args.backend}"
-        tuned = partial(available.Tuned, codes=args.codes, transform=transform)
-        makers[name] = partial(tuned, backend=args.backend, levels=dataset.levels)
+    makers |= search.tuned_makers(args, args.backend, dataset.levels, args.transform or [None])
     peers = search.build_peers(makers, 1, x, x.shape[1])
     ours = [peer for peer in peers if isinstance(peer, available.Tuned)]
     return [*peers, Exact(ours[0])] if ours else peers

@@ -140,13 +140,24 @@ def make_peers(args: argparse.Namespace, x: np.ndarray, dims: int, levels: tuple
         for plan in args.plans:
             name = f"nestvec-{plan}-{backend}"
             makers[name] = partial(available.Planned, plan=plan, backend=backend, levels=levels)
-        for transform in [None, *args.transform] if args.tuned else []:
-            name = f"nestvec-tuned-{transform}-{backend}" if transform else f"nestvec-tuned-{backend}"
-            tuned = partial(available.Tuned, codes=args.codes, transform=transform)
-            makers[name] = partial(tuned, backend=backend, levels=levels)
+        makers |= tuned_makers(args, backend, levels, [None, *args.transform]) if args.tuned else {}
         if args.threads == [1]:
             makers[f"scan64-{backend}"] = partial(available.Scan64, backend=backend)
     return build_peers(makers, args.threads[0], x, dims)
+
+
+def tuned_makers(
+    args: argparse.Namespace, backend: str, levels: tuple[int, ...], transforms: list[str | None]
+) -> dict[str, Callable[..., Peer]]:
+    """Peers that nestvec tunes itself, one for each transform, None being none."""
+    import peers as available
+
+    names = {
+        transform: f"nestvec-tuned-{transform}-{backend}" if transform else f"nestvec-tuned-{backend}"
+        for transform in transforms
+    }
+    made = partial(available.Tuned, codes=args.codes, backend=backend, levels=levels)
+    return {name: partial(made, transform=transform) for transform, name in names.items()}
 
 
 def build_peers(makers: dict[str, Callable[..., Peer]], threads: int, x: np.ndarray, dims: int) -> list[Peer]:

@@ -275,7 +275,7 @@ class BinaryIndex(Container[BitSegment]):
         ValueError, TypeError, TimeoutError
             As `search`.
         """
-        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
+        used = self._width(bits)
         limit = arrays.integer(radius, "radius", 0)
         codes, located, total = self._ready(q, filter)
         queries = query_words(codes, self._bounds, used)
@@ -332,12 +332,12 @@ class BinaryIndex(Container[BitSegment]):
             plan = [*before, Stage("b1")] if before else None
             return self.search(some, depth, bits=last.dims, plan=plan, threads=threads)[1]
 
-        return Subject(
-            queries=queries,
-            own=None if own is None else own.tolist(),
-            k=min(k, self.ntotal - (own is not None)),
+        return Subject.of(
+            self,
+            queries,
+            own,
+            k,
             dims=wide,
-            rows=self.ntotal,
             codes=tuple(("b1", end) for end in self.levels if end < wide),
             last=Stage("b1"),
             ascending=True,
@@ -349,7 +349,7 @@ class BinaryIndex(Container[BitSegment]):
 
     def _run(self, q: Any, k: int, bits: int | None, plan: Any, given: Any) -> tuple[BitRun, int]:
         """A search to be run, and the work that its first stage is."""
-        used = self._bits if bits is None else arrays.integer(bits, "bits", 1, self._bits)
+        used = self._width(bits)
         codes, located, total = self._ready(q, given)
         stages = staged(plan, len(codes), total)
         steps = bit_steps(stages, min(k, total), used, total, self._bounds)

@@ -229,11 +229,10 @@ class Collection(ABC, Generic[I]):
         share = arrays.share(recall, "recall", 0.0, 1.0)
         certain = arrays.share(confidence, "confidence", 0.5, 0.999999)
         draw = Draw(arrays.integer(sample, "sample", 1), arrays.integer(seed, "seed", 0))
-        if self.ntotal < (2 if queries is None else 1):
-            what = "the index is empty; add to it before tuning" if self.ntotal == 0 else (
-                "a single row cannot be held out as a query; pass queries"
-            )  # fmt: skip
-            raise ValueError(what)
+        if self.ntotal == 0:
+            raise ValueError("the index is empty; add to it before tuning")
+        if queries is None and self.ntotal == 1:
+            raise ValueError("a single row cannot be held out as a query; pass queries")
         plan = Tuning(self._subject(queries, k, dims, draw, threads), share, certain, progress).plan()
         plan = replace(plan, k=k)
         with self._naming():

@@ -472,12 +472,12 @@ class NestedIndex(Container[Segment]):
         def ask(some: Array, count: int, stages: list[Stage] | None = None) -> tuple[Array, Array]:
             return asked.search(some, count, dims=wide, plan=stages, threads=threads)
 
-        return Subject(
-            queries=queries,
-            own=None if own is None else own.tolist(),
-            k=min(k, self.ntotal - (own is not None)),
+        return Subject.of(
+            self,
+            queries,
+            own,
+            k,
             dims=wide,
-            rows=self.ntotal,
             codes=tuple((code, end) for code in self._codes for end in self._depths(code, wide)),
             last=Stage("raw"),
             ascending=self._metric == "l2",
@@ -496,7 +496,7 @@ class NestedIndex(Container[Segment]):
         return sorted({*ends, *halves, wide})
 
     def _task(self, contents: Contents[Segment], q: Any, k: int, dims: int | None) -> Task:
-        dims = self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
+        dims = self._width(dims)
         through = self._transform
         queries = arrays.queries(q, self._d, dims) if through is None else through._queries(q, dims)
         if contents.ntotal == 0:

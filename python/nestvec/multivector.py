@@ -607,12 +607,12 @@ class MultiVectorIndex(Collection[Contents]):
         def run(some: list[Array], count: int, stages: list[Stage]) -> tuple[Array, Array]:
             return self.search(some, count, plan=stages, threads=threads)
 
-        return Subject(
-            queries=bags,
-            own=None if own is None else own.tolist(),
-            k=min(k, self.ntotal - (own is not None)),
+        return Subject.of(
+            self,
+            bags,
+            own,
+            k,
             dims=wide,
-            rows=self.ntotal,
             codes=tuple((code, end) for code in codes for end in self._contents.encodings.levels),
             last=Stage("raw"),
             ascending=False,

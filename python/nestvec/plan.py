@@ -324,7 +324,7 @@ def stages_of(plan: Any) -> list[Stage]:
     ValueError
         For no stages.
     """
-    stages = list(plan) if isinstance(plan, Plan) else [plan] if isinstance(plan, Stage) else plan
+    stages = [plan] if isinstance(plan, Stage) else plan
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Stage) for stage in stages):
         raise TypeError(f"plan must be a list of Stage, got {plan!r}")
     if not stages:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, median
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import backends
 from .plan import Plan, Point, Stage
+
+if TYPE_CHECKING:
+    from .collection import Collection
 
 Array = npt.NDArray[Any]
 Answer = tuple[Array, Array]
@@ -67,6 +70,15 @@ class Subject:
     listed: Callable[[Any, int, list[Stage]], Array]  # ids, best first, as the last of some stages orders them
     run: Callable[[Any, int, list[Stage]], Answer]
 
+    @classmethod
+    def of(cls, index: Collection[Any], queries: Any, own: Array | None, k: int, **how: Any) -> Subject:
+        """Of an index, and queries of which those with ids of their own are held out."""
+        held = own is not None
+        return cls(
+            queries=queries, own=own.tolist() if own is not None else None, k=min(k, index.ntotal - held),
+            rows=index.ntotal, **how,
+        )  # fmt: skip
+
     @property
     def asked(self) -> int:
         """Results to ask for: one more where a query finds itself."""
@@ -110,6 +122,19 @@ def lower_bound(found: Array, k: int, confidence: float) -> tuple[float, float]:
     center = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return share, max((center - spread) / (1 + z * z / count), 0.0)
+
+
+def reaching(scores: Array, ids: Array, own: Sequence[Any] | None, k: int, ascending: bool) -> list[list[Any]]:
+    """For each query all ids whose scores (nq, m), best first, reach that of the k-th, `own` ids aside."""
+    found = []
+    ordered = scores.astype(np.float64) * (-1 if ascending else 1)
+    for row, (values, names) in enumerate(zip(ordered, ids, strict=True)):
+        if own is not None:
+            others = names != own[row]
+            values, names = values[others], names[others]
+        reached = names[values >= values[:k].min(initial=np.inf)].tolist()
+        found.append([name for name in reached if name not in (-1, None)])
+    return found
 
 
 class Tuning:
@@ -164,13 +189,7 @@ class Tuning:
         s = self.subject
         for some in s.chunks():
             scores, ids = s.exact(s.queries[some], min(s.asked + s.ties, s.rows))
-            ordered = scores.astype(np.float64) * (-1 if s.ascending else 1)
-            for row, (values, names) in enumerate(zip(ordered, ids, strict=True)):
-                if s.own is not None:
-                    others = names != s.own[some.start + row]
-                    values, names = values[others], names[others]
-                reached = values[: s.k].min(initial=np.inf)
-                found = [name for name in names[values >= reached].tolist() if name not in (-1, None)]
+            for found in reaching(scores, ids, s.own and s.own[some], s.k, s.ascending):
                 self.good.append({name: at for at, name in enumerate(found)})
         self.neighbours = max(map(len, self.good))
 

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from .. import backends, parallel
+from .. import backends, parallel, tuning
 from ..binary import BinaryIndex
 from ..multivector import MultiVectorIndex
 from ..plan import Plan, Point
@@ -172,14 +172,10 @@ def reaching(index: Index, asked: Queries, own: Array | None, k: int, **fixed: A
     """For each query all ids whose exact score reaches that of the last result, itself aside; and how many to find."""
     search: Any = index.search
     scores, ids = search(asked, min(k + TIES, index.ntotal), **fixed)
-    if isinstance(index, BinaryIndex) or getattr(index, "metric", "") == "l2":
-        scores = -scores.astype(np.float64)
-    good, need = [], min(k, index.ntotal) - (own is not None)
-    for query, (row, names) in enumerate(zip(scores, ids, strict=True)):
-        others = np.asarray([name not in (-1, None) and (own is None or name != own[query]) for name in names.tolist()])
-        row, names = row[others], names[others]
-        good.append(set(names[row >= row[:need].min(initial=np.inf)].tolist()))
-    return good, need
+    ascending = isinstance(index, BinaryIndex) or getattr(index, "metric", "") == "l2"
+    need = min(k, index.ntotal) - (own is not None)
+    found = tuning.reaching(scores, ids, None if own is None else own.tolist(), need, ascending)
+    return [set(some) for some in found], need
 
 
 def recall_of(found: Array, good: list[set[Any]], need: int) -> float:
