@@ -28,6 +28,18 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return backends.current()
 
 
+@pytest.fixture(scope="session")
+def device() -> Any:
+    """The GPU, or what stands for it in a build with NESTVEC_CUDA=EMULATED."""
+    from nestvec.cuda import device as devices
+
+    if devices._native is not None and devices._native.emulated:
+        return devices.Device("emulated")
+    if devices.reason():
+        pytest.skip(f"no GPU: {devices.reason()}")
+    return devices.Device("cuda")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The same random numbers in every run."""

@@ -1,0 +1,78 @@
+// What bindings of device kernels share. Memory of a device is a Buffer, ours or somebody else's; sizes are checked
+// here.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "best.h"
+
+namespace py = pybind11;
+
+namespace nestvec::cuda {
+
+inline void need(bool condition, const char* what) {
+  if (!condition) throw py::value_error(what);
+}
+
+inline Stream stream_of(uintptr_t handle) { return reinterpret_cast<Stream>(handle); }
+
+class Buffer {
+ public:
+  Buffer(size_t bytes, int device, uintptr_t stream)
+      : bytes(bytes),
+        device(device),
+        pointer_(allocate(bytes, device, stream_of(stream))),
+        stream_(stream_of(stream)) {}
+  Buffer(uintptr_t pointer, size_t bytes, int device, py::object owner)
+      : bytes(bytes), device(device), pointer_(reinterpret_cast<void*>(pointer)), owner_(std::move(owner)) {}
+  Buffer(const Buffer&) = delete;
+  ~Buffer() {
+    if (!owner_) release(pointer_, bytes, device, stream_);
+  }
+
+  void* pointer() const { return pointer_; }
+
+  // `count` elements from byte `offset` on.
+  template <class T>
+  T* at(int64_t count, const char* name, int64_t offset = 0) const {
+    need(count >= 0 && offset >= 0 && size_t(offset) + size_t(count) * sizeof(T) <= bytes, name);
+    return reinterpret_cast<T*>(static_cast<char*>(pointer_) + offset);
+  }
+
+  const size_t bytes;
+  const int device;
+
+ private:
+  void* pointer_;
+  Stream stream_ = nullptr;
+  py::object owner_;
+};
+
+// A buffer or None.
+template <class T>
+T* optional(const py::object& buffer, int64_t count, const char* name) {
+  return buffer.is_none() ? nullptr : buffer.cast<const Buffer&>().at<T>(count, name);
+}
+
+// nestvec.cuda.device.Lists
+struct ListBuffers {
+  const Buffer &rows, &values, &counts, &thresholds, &lost;
+  int64_t nq, room;
+  Lists get() const {
+    return {rows.at<int32_t>(nq * room, "rows"), values.at<float>(nq * room, "values"),
+            counts.at<int32_t>(nq, "counts"),    thresholds.at<float>(nq, "thresholds"),
+            lost.at<int32_t>(nq, "lost"),        room};
+  }
+};
+
+inline RowSets row_sets(const py::object& words, int64_t nq, int64_t step, int64_t n) {
+  return {optional<const uint64_t>(words, (step ? nq - 1 : 0) * step + ceil_div<int64_t>(n, 64), "allowed"), step};
+}
+
+inline Naming naming_of(const py::object& ids, int64_t base, int64_t n) {
+  return {optional<const int64_t>(ids, n, "ids"), base};
+}
+
+void bind_dense(py::module_&);  // bind_dense.cpp
+
+}  // namespace nestvec::cuda

@@ -1,0 +1,31 @@
+# The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
+set(cuda_kernels memory lists best exact scan)
+set(cuda_bindings bind bind_dense)
+list(TRANSFORM cuda_kernels REPLACE "(.+)" "csrc/cuda/\\1.cu")
+list(TRANSFORM cuda_bindings REPLACE "(.+)" "csrc/cuda/\\1.cpp")
+
+if(NESTVEC_CUDA STREQUAL "EMULATED")
+  list(APPEND cuda_kernels csrc/cuda/emulate.cu)
+  set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX
+    COMPILE_OPTIONS "-x;c++;-ffp-contract=off;-Wno-unknown-pragmas")
+  pybind11_add_module(_cuda MODULE ${cuda_bindings} ${cuda_kernels})
+  target_compile_definitions(_cuda PRIVATE NESTVEC_CUDA_EMULATED)
+else()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "NESTVEC_CUDA=ON needs nvcc of CUDA 12 or newer: put it on PATH or set CUDACXX, or build without NESTVEC_CUDA")
+  endif()
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)  # and PTX of the last for what comes
+  endif()
+  enable_language(CUDA)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)
+    message(FATAL_ERROR "NESTVEC_CUDA=ON needs CUDA 12 or newer, found ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  pybind11_add_module(_cuda MODULE ${cuda_bindings} ${cuda_kernels})
+  # the numeric contract says where a multiply and an add fuse
+  target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Wno-deprecated-gpu-targets>)
+endif()
+install(TARGETS _cuda DESTINATION nestvec)

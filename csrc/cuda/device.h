@@ -1,0 +1,54 @@
+// What kernels in this folder are written against: CUDA, or its emulation on the CPU, where the same source is compiled
+// by an ordinary compiler and every thread of a block is a fiber. Tests run the emulation, so that index arithmetic,
+// barriers and fragment layouts are checked on machines without a GPU.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#ifdef NESTVEC_CUDA_EMULATED
+#include "emulate.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+#include "memory.h"
+
+namespace nestvec::cuda {
+
+constexpr int WARP = 32;
+constexpr unsigned EVERYBODY = 0xffffffffu;  // lanes of a warp
+constexpr int64_t GRID = 65535;              // blocks along y, at most
+
+#ifdef NESTVEC_CUDA_EMULATED
+template <class T>
+T* shared_memory() {  // NOLINT: of the block that runs
+  return static_cast<T*>(emulated::dynamic_shared());
+}
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream, A... arguments) {
+  emulated::run(grid, block, shared, [=] { kernel(P(arguments)...); });
+}
+#else
+template <class T>
+__device__ T* shared_memory() {
+  extern __shared__ __align__(16) unsigned char nestvec_shared[];
+  return reinterpret_cast<T*>(nestvec_shared);
+}
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream stream, A... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared > 48 * 1024)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)), "shared memory");
+  kernel<<<grid, block, shared, cudaStream_t(stream)> > >(P(arguments)...);
+  check(cudaGetLastError(), "launch of a kernel");
+}
+#endif
+
+template <class T>
+__host__ __device__ constexpr T ceil_div(T a, T b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace nestvec::cuda

@@ -1,0 +1,107 @@
+#include "exact.h"
+
+namespace nestvec::cuda {
+
+namespace {
+
+// Scores by half a warp. A product of float32 values is exact in float64, so contraction would change nothing; the
+// squared difference of l2 is not, and contraction is off for all.
+template <class Rows>
+struct Scorer {
+  Vectors v;
+
+  __device__ double score(int64_t query, int64_t row) const {
+    const float* q = v.queries + query * v.query_stride;
+    auto x = static_cast<const typename Rows::Stored*>(v.rows) + row * v.row_stride;
+    int lane = threadIdx.x % LANES;
+    double sum = 0, row_square = 0, query_square = 0;
+    for (int64_t j = lane; j < v.dims; j += LANES) {
+      double a = q[j], b = Rows::widened(x[j]);
+      if (v.metric == L2) {
+        double difference = a - b;
+        sum += difference * difference;
+      } else {
+        sum += a * b;
+        row_square += b * b;
+        query_square += a * a;
+      }
+    }
+    sum = fold(sum);
+    if (v.metric == L2) return -sum;
+    if (v.metric == IP) return sum;
+    double square = fold(query_square) * fold(row_square);
+    return square > 0 ? sum / sqrt(square) : 0;
+  }
+};
+
+template <class Do>
+void with_type(int type, const Vectors& v, Do act) {
+  if (type == 0) act(Scorer<F32>{v});
+  if (type == 1) act(Scorer<F16>{v});
+  if (type == 2) act(Scorer<BF16>{v});
+}
+
+}  // namespace
+
+// One block a query. `found` holds the k best and as many new ones as fit; two passes over the list, first those with
+// the best bounds, so that the threshold drops most of the others unread.
+template <class Scorer>
+__global__ void rescore_kernel(Scorer scorer, Lists lists, Units units, Naming naming, int size, Best best) {
+  __shared__ int todo[SELECTORS];
+  __shared__ float least;
+  int64_t query = blockIdx.x;
+  Found* found = shared_memory<Found>();
+  int k = int(best.k), count = lists.counts[query];
+  if (count == 0) return;
+  const int32_t* rows = lists.rows + query * lists.room;
+  const float* values = lists.values + query * lists.room;
+  auto key = [=](int i) { return key_of(values[i], rows[i]); };
+  int first_ones = 2 * k > 64 ? 2 * k : 64;
+  uint64_t cut = count > 2 * first_ones ? select_key(count, first_ones, key) : 0;
+  load_best(found, size, best, query);
+  if (threadIdx.x == 0) least = lists.thresholds[query];
+  __syncthreads();
+  int halves = SELECTORS / LANES, half = threadIdx.x / LANES;
+  for (int pass = 0; pass < (cut ? 2 : 1); pass++)
+    for (int first = 0; first < count; first += SELECTORS) {
+      int i = first + threadIdx.x;
+      bool mine = i < count && (key(i) >= cut) == (pass == 0) && values[i] >= least;
+      int total, place = place_among(mine, total);
+      if (mine) todo[place] = rows[i];
+      __syncthreads();
+      for (int c = half; c < ceil_div(total, halves) * halves; c += halves) {
+        int64_t row = todo[c < total ? c : 0];
+        double score = scorer.score(query, row);
+        if (c < total && threadIdx.x % LANES == 0)
+          found[k + c] = {score, naming.ids ? naming.ids[row] : naming.base + row};
+      }
+      if (total > 0) {
+        sort_entries(found, size, ByScore());
+        for (int c = k + threadIdx.x; c < size; c += blockDim.x) found[c] = NOTHING_FOUND;
+        if (threadIdx.x == 0 && units.multiply)
+          least = fmaxf(least, threshold(found[k - 1].score, units.multiply[query], units.offset[query]));
+      }
+      __syncthreads();
+    }
+  store_best(found, best, query);
+  if (threadIdx.x == 0) {
+    lists.counts[query] = 0;
+    lists.thresholds[query] = least;
+  }
+}
+
+void rescore(const Lists& lists, const Vectors& v, const Units& units, const Naming& naming, const Best& best,
+             int64_t nq, Stream stream) {
+  int size = sorted_size(best.k + SELECTORS);
+  with_type(v.type, v, [&](auto scorer) {
+    launch(rescore_kernel<decltype(scorer)>, nq, SELECTORS, size * sizeof(Found), stream, scorer, lists, units, naming,
+           size, best);
+  });
+}
+
+void top_k_of_rows(const Vectors& v, const Brute& brute, const Best& partial, const Best& best, int64_t nq,
+                   Stream stream) {
+  with_type(v.type, v, [&](auto scorer) { brute_top_k(scorer, brute, nq, partial, best, stream); });
+}
+
+}  // namespace nestvec::cuda
