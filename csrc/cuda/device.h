@@ -41,8 +41,12 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream s
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (shared > 48 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)), "shared memory");
-  kernel<<<grid, block, shared, cudaStream_t(stream)> > >(P(arguments)...);
-  check(cudaGetLastError(), "launch of a kernel");
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = cudaStream_t(stream);
+  check(cudaLaunchKernelEx(&config, kernel, P(arguments)...), "launch of a kernel");
 }
 #endif
 

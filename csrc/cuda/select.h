@@ -7,13 +7,28 @@ namespace nestvec::cuda {
 
 constexpr int SELECTORS = 256;  // threads of a block that selects; a digit has as many values
 
-// The key that `keep` of the keys reach: key(i), i < count, all different. keep is 1 to count.
-// Eight passes of 8 bits, each counting the digit of keys that have the digits found so far.
+// Sums of the values of this thread and all behind it in the block.
+__device__ inline int sum_from_here(int value) {
+  __shared__ int warps[SELECTORS / WARP];
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  for (int step = 1; step < WARP; step *= 2) {
+    int other = __shfl_down_sync(EVERYBODY, value, step);
+    if (lane + step < WARP) value += other;
+  }
+  if (lane == 0) warps[warp] = value;
+  __syncthreads();
+  for (int i = warp + 1; i < SELECTORS / WARP; i++) value += warps[i];
+  __syncthreads();
+  return value;
+}
+
+// A key that exactly `keep` of the keys reach: key(i), i < count, all different. keep is 1 to count.
+// Up to eight passes of 8 bits, each counting the digit of keys that have the digits found so far; it ends as soon as
+// all keys with these digits are wanted.
 template <class Key>
 __device__ uint64_t select_key(int count, int keep, Key key) {
   __shared__ int histogram[256];
-  __shared__ int left;
-  __shared__ unsigned digit;
+  __shared__ int left, digit, same;
   uint64_t found = 0;
   if (threadIdx.x == 0) left = keep;
   for (int shift = 56; shift >= 0; shift -= 8) {
@@ -25,14 +40,17 @@ __device__ uint64_t select_key(int count, int keep, Key key) {
       if ((mine & above) == (found & above)) atomicAdd(&histogram[mine >> shift & 255], 1);
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-      int value = 255;
-      while (histogram[value] < left) left -= histogram[value--];
-      digit = unsigned(value);
+    int mine = histogram[threadIdx.x], wanted = left, reached = sum_from_here(mine);
+    if (reached >= wanted && reached - mine < wanted) {  // one thread's
+      digit = threadIdx.x;
+      left = wanted - (reached - mine);
+      same = mine;
     }
     __syncthreads();
     found |= uint64_t(digit) << shift;
+    bool all = same == left;
     __syncthreads();
+    if (all) break;
   }
   return found;
 }
