@@ -43,11 +43,28 @@ void with_type(int type, const Vectors& v, Do act) {
 
 }  // namespace
 
-// One block a query. `found` holds the k best and as many new ones as fit; two passes over the list, first those with
-// the best bounds, so that the threshold drops most of the others unread.
+constexpr int TODO = 2 * SELECTORS;  // rows scored before the best are sorted again
+
+// Scores `count` listed rows and sorts them in among the k best. A power of two of entries is sorted.
 template <class Scorer>
-__global__ void rescore_kernel(Scorer scorer, Lists lists, Units units, Naming naming, int size, Best best) {
-  __shared__ int todo[SELECTORS];
+__device__ void score_and_sort(const Scorer& scorer, int64_t query, const int* todo, int count, int k,
+                               const Naming& naming, Found* found) {
+  int halves = SELECTORS / LANES, half = threadIdx.x / LANES, size = 2;
+  while (size < k + count) size *= 2;
+  for (int c = half; c < ceil_div(count, halves) * halves; c += halves) {
+    int64_t row = todo[c < count ? c : 0];
+    double score = scorer.score(query, row);
+    if (c < count && threadIdx.x % LANES == 0) found[k + c] = {score, naming.ids ? naming.ids[row] : naming.base + row};
+  }
+  for (int i = k + count + threadIdx.x; i < size; i += SELECTORS) found[i] = NOTHING_FOUND;
+  sort_entries(found, size, ByScore());
+}
+
+// One block a query. Two passes over the list, first those with the best bounds, so that the threshold drops most of
+// the others unread.
+template <class Scorer>
+__global__ void rescore_kernel(Scorer scorer, Lists lists, Units units, Naming naming, Best best) {
+  __shared__ int todo[TODO];
   __shared__ float least;
   int64_t query = blockIdx.x;
   Found* found = shared_memory<Found>();
@@ -58,29 +75,22 @@ __global__ void rescore_kernel(Scorer scorer, Lists lists, Units units, Naming n
   auto key = [=](int i) { return key_of(values[i], rows[i]); };
   int first_ones = 2 * k > 64 ? 2 * k : 64;
   uint64_t cut = count > 2 * first_ones ? select_key(count, first_ones, key) : 0;
-  load_best(found, size, best, query);
+  load_best(found, k, best, query);
   if (threadIdx.x == 0) least = lists.thresholds[query];
   __syncthreads();
-  int halves = SELECTORS / LANES, half = threadIdx.x / LANES;
   for (int pass = 0; pass < (cut ? 2 : 1); pass++)
-    for (int first = 0; first < count; first += SELECTORS) {
+    for (int first = 0, held = 0; first < count; first += SELECTORS) {
       int i = first + threadIdx.x;
       bool mine = i < count && (key(i) >= cut) == (pass == 0) && values[i] >= least;
       int total, place = place_among(mine, total);
-      if (mine) todo[place] = rows[i];
+      if (mine) todo[held + place] = rows[i];
+      held += total;
       __syncthreads();
-      for (int c = half; c < ceil_div(total, halves) * halves; c += halves) {
-        int64_t row = todo[c < total ? c : 0];
-        double score = scorer.score(query, row);
-        if (c < total && threadIdx.x % LANES == 0)
-          found[k + c] = {score, naming.ids ? naming.ids[row] : naming.base + row};
-      }
-      if (total > 0) {
-        sort_entries(found, size, ByScore());
-        for (int c = k + threadIdx.x; c < size; c += blockDim.x) found[c] = NOTHING_FOUND;
-        if (threadIdx.x == 0 && units.multiply)
-          least = fmaxf(least, threshold(found[k - 1].score, units.multiply[query], units.offset[query]));
-      }
+      if (held == 0 || (held <= TODO - SELECTORS && first + SELECTORS < count)) continue;
+      score_and_sort(scorer, query, todo, held, k, naming, found);
+      held = 0;
+      if (threadIdx.x == 0 && units.multiply)
+        least = fmaxf(least, threshold(found[k - 1].score, units.multiply[query], units.offset[query]));
       __syncthreads();
     }
   store_best(found, best, query);
@@ -92,10 +102,11 @@ __global__ void rescore_kernel(Scorer scorer, Lists lists, Units units, Naming n
 
 void rescore(const Lists& lists, const Vectors& v, const Units& units, const Naming& naming, const Best& best,
              int64_t nq, Stream stream) {
-  int size = sorted_size(best.k + SELECTORS);
+  int size = 2;
+  while (size < best.k + TODO) size *= 2;
   with_type(v.type, v, [&](auto scorer) {
     launch(rescore_kernel<decltype(scorer)>, nq, SELECTORS, size * sizeof(Found), stream, scorer, lists, units, naming,
-           size, best);
+           best);
   });
 }
 
