@@ -17,28 +17,11 @@ void begin_lists(const Lists& lists, int64_t nq, float least, Stream stream) {
 static __global__ void keep_kernel(Lists lists, int64_t keep) {
   int64_t query = blockIdx.x;
   int count = lists.counts[query];
-  int32_t* rows = lists.rows + query * lists.room;
-  float* values = lists.values + query * lists.room;
   if (count < keep) return;  // the threshold stays: fewer than wanted reached it
-  auto key = [=](int i) { return key_of(values[i], rows[i]); };
-  uint64_t least = select_key(count, int(keep), key);
+  float least = keep_of_list(lists.rows + query * lists.room, lists.values + query * lists.room, count, int(keep));
   if (threadIdx.x == 0) {
     lists.counts[query] = int(keep);
-    lists.thresholds[query] = unordered(uint32_t(least >> 32));
-  }
-  int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
-  for (int first = 0; first < count; first += SELECTORS) {
-    int i = first + threadIdx.x;
-    bool mine = i < count && key(i) >= least;
-    int32_t row = mine ? rows[i] : 0;
-    float value = mine ? values[i] : 0;
-    int total, place = place_among(mine, total);
-    if (mine) {
-      rows[kept + place] = row;
-      values[kept + place] = value;
-    }
-    kept += total;
-    __syncthreads();
+    lists.thresholds[query] = least;
   }
 }
 

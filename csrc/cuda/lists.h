@@ -33,6 +33,28 @@ __device__ inline void append(const Lists& lists, int query, int32_t row, float 
   }
 }
 
+// Leaves the `keep` best of `count` entries, 1 to `count`, by a block of SELECTORS threads; what they reach at least.
+__device__ inline float keep_of_list(int32_t* rows, float* values, int count, int keep) {
+  auto key = [=](int i) { return key_of(values[i], rows[i]); };
+  uint64_t least = select_key(count, keep, key);
+  int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
+  for (int first = 0; first < count; first += SELECTORS) {
+    int i = first + threadIdx.x;
+    bool mine = i < count && key(i) >= least;
+    int32_t row = mine ? rows[i] : 0;
+    float value = mine ? values[i] : 0;
+    int total, place = place_among(mine, total);
+    if (mine) {
+      rows[kept + place] = row;
+      values[kept + place] = value;
+    }
+    kept += total;
+    __syncthreads();
+  }
+  uint32_t bits = uint32_t(least >> 32), lowest = ordered(-INFINITY);  // digits that were not looked at are 0
+  return unordered(bits > lowest ? bits : lowest);
+}
+
 // Leaves the `keep` best of each list (of equal values the smallest rows), sets the threshold to the least of them.
 void keep_best(const Lists&, int64_t nq, int64_t keep, Stream);
 // Clears counts, sets `lost` to 0 and thresholds to `least`.

@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import arrays
-from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded, words_within
+from ..coding import Frame
+from ..plan import Step, staged
+from ..planes import BLOCK, padded, words_within
 from ..search import Packed, Part, Task, as_results
 from .device import Device, DeviceArray
-from .lists import RESULTS, Best, Lists, Names, buffer
+from .lists import RESULTS, Best, Lists, Names, buffer, rounds
+from .planes import Plane, source_of
+from .plans import Planned, needed, queries_at_once
 
 if TYPE_CHECKING:
     from ..index import NestedIndex
@@ -25,27 +29,35 @@ ROOM = 8192  # rows of a list, at least
 FIRST = 4096  # rows of the first round, whose best make the first thresholds
 FEW = 8  # queries so few that rounds are what takes time: fewer of them
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}
 
 
 class Resident:
     """Rows and planes of all parts of an index, one behind the other in blocks of 64."""
 
-    def __init__(self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None) -> None:
-        self.device, self.bounds = device, bounds
+    def __init__(
+        self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None, codes: Sequence[str]
+    ) -> None:
+        self.device, self.bounds, self.row_type = device, bounds, row_type
         self.firsts = np.cumsum([0, *(padded(part.last, BLOCK) for part in parts)]).tolist()
         self.capacity = self.firsts[-1]
+        if self.capacity >= 2**31:
+            raise ValueError(f"a GPU numbers rows in 32 bits, and the index has {self.capacity} slots; split it")
         self.n = self.firsts[-2] + parts[-1].last if parts else 0
-        self.ends = device.put(bounds)
-        self.row_type = row_type
-        segments = [part.segment for part in parts]
+        self.gaps = any(part.last % BLOCK for part in parts[:-1])
         self.names = self._named(parts)
         if row_type is not None:
-            self.rows = device.empty((self.capacity, int(bounds[-1])), segments[0].rows.dtype)
+            self.rows = device.empty((self.capacity, int(bounds[-1])), STORED[row_type])
             for part, first in zip(parts, self.firsts, strict=False):
                 self.rows.write(part.segment.rows[: part.last], first * int(bounds[-1]))
-        if segments and len(segments[0].codes):
-            self._put_bytes(parts)
-        self.gaps = any(part.last % BLOCK for part in parts[:-1])
+        ends = device.put(bounds)
+        self.planes = {}
+        for code in codes:
+            pieces = [
+                (source_of(part.segment, code), first, padded(part.last, BLOCK))
+                for part, first in zip(parts, self.firsts, strict=False)
+            ]
+            self.planes[code] = Plane(device, code, pieces, self.capacity, bounds, ends)
 
     def _named(self, parts: Sequence[Part]) -> Names:
         one = parts[0].segment if len(parts) == 1 else None
@@ -59,21 +71,13 @@ class Resident:
             )
         return Names(self.device.put(ids), 0, self.n)
 
-    def _put_bytes(self, parts: Sequence[Part]) -> None:
-        widths = level_widths(self.bounds, 4)
-        starts = level_starts(widths, self.capacity)
-        self.codes = self.device.empty(self.capacity * int(widths.sum()) + OVERREAD, np.uint8)
-        self.stats = self.device.empty((3 * len(widths), self.capacity), np.float32)
-        for part, first in zip(parts, self.firsts, strict=False):
-            segment, size = part.segment, padded(part.last, BLOCK)
-            for start, own, width in zip(starts.tolist(), segment.starts.tolist(), widths.tolist(), strict=True):
-                self.codes.write(segment.codes[own : own + size * width], start + first * width)
-            for number in range(len(self.stats)):
-                self.stats.write(segment.stats[number, :size], number * self.capacity + first)
-        self.starts = self.device.put(starts)
-        self.plane = self.device.native.Plane(
-            self.codes.buffer, self.starts.buffer, self.ends.buffer, self.stats.buffer, None, len(widths), self.capacity
-        )
+    def vectors(self, queries: DeviceArray, dims: int, metric: str) -> Any:
+        """Queries and stored rows, as kernels that score them exactly take them."""
+        assert self.row_type is not None
+        return self.device.native.Vectors(
+            queries.buffer, len(queries), queries.shape[1], self.rows.buffer, self.n, int(self.bounds[-1]),
+            TYPES[self.row_type], dims, arrays.METRICS[metric],
+        )  # fmt: skip
 
     def allowed(self, parts: Sequence[Part], stream: int) -> tuple[DeviceArray | None, int]:
         """Rows that may be found, as words of the device, and how many words there are for each query; None: all."""
@@ -101,40 +105,74 @@ class CudaNestedIndex:
         device.activate()
         contents = self._index._contents
         parts = [Part(segment, 0, n) for _, segment, n in self._index._reader_parts(contents)]
-        self._resident = Resident(device, parts, self._index._bounds, self._index.rows)
+        self._resident = Resident(device, parts, self._index._bounds, self._index.rows, self._index.codes)
         device.wait()
 
     def search(
-        self, q: Any, k: int, *, dims: int | None = None, filter: Any = None, stream: int = 0
+        self,
+        q: Any,
+        k: int,
+        *,
+        dims: int | None = None,
+        plan: Any = None,
+        recall: float | None = None,
+        filter: Any = None,
+        stream: int = 0,
     ) -> tuple[Array, Array]:
-        """The k best rows for each query, as `NestedIndex.search` finds them."""
+        """The k best rows for each query, as `NestedIndex.search` finds them.
+
+        A `recall` is reached by the plan that the index has for it, as tuned on the CPU; if there is none yet, it is
+        tuned there first. Besides what `NestedIndex.search` raises: a ValueError for k above 2048, or for a stage of
+        stored rows that leaves more than 2048 to another stage.
+        """
         k = arrays.result_count(k)
-        _, task, parts, bounds = self._index._ready(q, k, dims, filter)
+        index = self._index
+        plan = index._stages(plan, recall, k, dims, None)
+        if plan is None:
+            index._refuse_rowless("exact search")
+        contents, task, parts, bounds = index._ready(q, k, dims, filter)
+        plan = staged(plan, len(task.queries), contents.ntotal)
+        steps = None if plan is None else needed(index._steps(plan, task, contents), contents.ntotal)
         if task.k > RESULTS:
             raise ValueError(f"k={task.k}; a GPU lists at most {RESULTS} results a query: search the index on the CPU")
         self.device.activate()
         scores, ids = np.empty((len(task.queries), task.k)), np.empty((len(task.queries), task.k), np.int64)
-        for first in range(0, len(task.queries), GROUP):
-            some = slice(first, first + GROUP)
+        group = GROUP if steps is None else queries_at_once(steps, self._resident.n)
+        for first in range(0, len(task.queries), group):
+            some = slice(first, first + group)
             allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], stream)
-            search = Exact(self._resident, replace(task, queries=task.queries[some]), stream)
-            best = search.run(bounds, allowed, step)
+            own = replace(task, queries=task.queries[some])
+            if steps is None:
+                best = Exact(self._resident, own, stream).run(bounds, allowed, step)
+            else:
+                best = self._planned(steps, own, contents.frame, allowed, step, stream)
             scores[some], ids[some] = best.scores.numpy(stream), best.ids.numpy(stream)
         return as_results(scores, ids, k, task.metric)
+
+    def _planned(
+        self, steps: list[Step], task: Task, frame: Frame, allowed: DeviceArray | None, step: int, stream: int
+    ) -> Best:
+        head, found = steps[0], None
+        if head.code == "raw":
+            bounds = self._index._bounds[: head.levels]
+            queries = np.ascontiguousarray(task.queries[:, : head.dims])
+            own = replace(task, queries=queries, k=head.keep, dims=head.dims)
+            names = self._resident.names if len(steps) == 1 else Names(None, 0, self._resident.n)
+            search = Exact(self._resident, own, stream, names)
+            found = search.run(bounds if bounds[-1] == head.dims else None, allowed, step)
+        return Planned(self._resident, steps, task, frame, stream).run(allowed, step, found)
 
 
 class Exact:
     """Certified exact search of a batch."""
 
-    def __init__(self, resident: Resident, task: Task, stream: int) -> None:
+    def __init__(self, resident: Resident, task: Task, stream: int, names: Names | None = None) -> None:
         self.resident, self.task, self.stream = resident, task, stream
+        self.names = names or resident.names
         self.device, self.native = resident.device, resident.device.native
         self.nq = len(task.queries)
         self.queries = self.device.put(task.queries, stream)
-        self.vectors = self.native.Vectors(
-            self.queries.buffer, self.nq, task.queries.shape[1], resident.rows.buffer, resident.n,
-            int(resident.bounds[-1]), TYPES[task.row_type], task.dims, arrays.METRICS[task.metric],
-        )  # fmt: skip
+        self.vectors = resident.vectors(self.queries, task.dims, task.metric)
         self.best = Best(self.device, self.nq, task.k, stream)
 
     def run(self, bounds: Array | None, allowed: DeviceArray | None, step: int) -> Best:
@@ -152,23 +190,20 @@ class Exact:
         multiply, offset = self.device.put(packed.multiply, stream), self.device.put(packed.offset, stream)
         coded = self.native.Queries(
             codes.buffer, self.nq, packed.codes.shape[1], sums.buffer, stats.buffer, packed.codes.shape[0],
-            len(bounds), None, None,
+            len(bounds), None, None, None,
         )  # fmt: skip
-        at, rows = 0, padded(max(FIRST, 8 * task.k), BLOCK)
-        lists = Lists(self.device, self.nq, max(ROOM, rows), stream)
-        growth = 32 if self.nq <= FEW else 8
-        while at < resident.n:
-            end = min(at + rows, resident.n)
+        first = padded(max(FIRST, 8 * task.k), BLOCK)
+        lists = Lists(self.device, self.nq, max(ROOM, first), stream)
+        for stride, skip in rounds(resident.n, first, 32 if self.nq <= FEW else 8):
             self.native.scan_certified(
-                resident.plane, coded, len(bounds), arrays.METRICS[task.metric], at, end, buffer(allowed), step,
-                lists.native, stream,
+                resident.planes["i8"].native, coded, len(bounds), arrays.METRICS[task.metric], resident.n, stride, skip,
+                buffer(allowed), step, lists.native, stream,
             )  # fmt: skip
             self._rescore(lists, multiply, offset)
-            at, rows = end, rows * growth
         return lists.lost
 
     def _rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
-        names, best = self.resident.names, self.best
+        names, best = self.names, self.best
         self.native.rescore(
             lists.native, self.vectors, buffer(multiply), buffer(offset), buffer(names.ids), names.base, names.n,
             best.scores.buffer, best.ids.buffer, best.k, self.stream,
@@ -176,7 +211,7 @@ class Exact:
 
     def _score_all(self, lost: DeviceArray | None, allowed: DeviceArray | None, step: int) -> None:
         """The k best of all rows: for all queries, or for those whose lists had no room."""
-        names, n, best = self.resident.names, self.resident.n, self.best
+        names, n, best = self.names, self.resident.n, self.best
         shares = Best.shares(self.nq, best.k, n)
         partial = Best(self.device, self.nq * shares, best.k, self.stream)
         self.native.top_k_of_rows(
