@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nestvec as nv
+from inputs import values
 from nestvec import Stage
 from nestvec.cuda import dense, lists, plans
 from nestvec.cuda.dense import CudaNestedIndex
@@ -180,6 +181,17 @@ def test_ties_and_lists_that_are_too_short(
     same(there, index, q, 9, filter=some)
     assert len(losses) == 2
     assert kind != "equal" or losses == [3, 3]
+
+
+@METRICS
+@pytest.mark.parametrize("kind", ["wide", "denormal", "huge", "one-hot"])
+def test_awkward_values(device: Any, rng: np.random.Generator, kind: str, metric: str) -> None:
+    """Estimates that overflow, and zeros of both signs."""
+    index = nv.NestedIndex(70, (33, 64), metric, codes=CODES)
+    index.add(values(rng, kind, 330, 70))
+    there = CudaNestedIndex(index, device)
+    for plan in PLANS[:4] + PLANS[7:10]:
+        same(there, index, values(rng, kind, 3, 70), 10, plan=plan)
 
 
 def test_rounds_take_each_block_once() -> None:
