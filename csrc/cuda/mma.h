@@ -8,7 +8,7 @@
 
 namespace nestvec::cuda {
 
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
 
 namespace {
 
