@@ -175,7 +175,7 @@ def rated(rows: list[dict], read: dict[str, float], ops: float, kinds: dict[str,
         peak = facts.get("peaks", {}).get(kinds.get(row["peer"], "half"))
         if peak and ops:
             row["of_peak"] = ops / seconds / peak
-    for row in rows:
+    for row in (row for row in rows if "failed" not in row):
         print(*(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
     return rows
 
