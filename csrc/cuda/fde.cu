@@ -1,6 +1,6 @@
 // Partitions of tokens, and sums of those in each. Signs are decided in float32 where the error of a product leaves no
 // doubt, else, one in some thousand, by half a warp in float64.
-// Cost of encoding: 128 tokens of 128 dims with 20 repetitions of 16 values are 10,240 additions a lane of a warp, with
+// Cost of encoding: 128 tokens of 128 dims with 20 repetitions of 16 values are 10,240 additions of a warp, with
 // about 6 instructions each, then 1,280 to blocks in shared memory: 17,000 cycles of a multiprocessor, at most
 // 13M documents a second on an H100.
 #include "fde.h"
