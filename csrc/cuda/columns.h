@@ -11,10 +11,10 @@ namespace nestvec::cuda {
 
 namespace {
 
-constexpr int PANEL = 16, PANELS = 8;            // columns side by side; panels at a time, at most
-constexpr int TOKENS = 128, DIMS = 32;           // of a block
-constexpr int HELD = 8;                          // tokens of a thread
-constexpr int MULTIPLIERS = TOKENS / HELD * 16;  // threads
+constexpr int PANEL = 16, PANELS = 8;               // columns side by side; panels at a time, at most
+constexpr int TOKENS = 128, DIMS = 32;              // of a block
+constexpr int HELD = 8;                             // tokens of a thread
+constexpr int MULTIPLIERS = TOKENS / HELD * PANEL;  // threads
 constexpr int ROUNDS = TOKENS / (MULTIPLIERS / 8);
 
 struct TokenRows {

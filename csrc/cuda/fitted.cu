@@ -1,8 +1,8 @@
 // What fitted encoders add: tokens less their mean, their projections, and probes of queries, whose few tokens are in
 // several partitions each.
-// Cost: a product is a multiplication and an addition, never fused, so a dim costs a warp 121 instructions for 7 panels:
-// 128 tokens of 128 dims with 320 columns need 3 * 8 warps * 128 * 121 / 4 = 93,000 cycles of a multiprocessor, at most
-// 2.4M such documents a second on an H100.
+// Cost: a product is a multiplication and an addition, never fused, so a dim costs a warp 121 instructions for 7
+// panels: 128 tokens of 128 dims with 320 columns need 3 * 8 warps * 128 * 121 / 4 = 93,000 cycles of a multiprocessor,
+// at most 2.4M such documents a second on an H100.
 #include "columns.h"
 #include "fde.h"
 #include "numbers.h"
