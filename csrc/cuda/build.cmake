@@ -1,5 +1,5 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan fde fitted)
+set(cuda_kernels memory lists best exact scan simhash fde fitted)
 set(cuda_bindings bind bind_dense bind_fde)
 list(TRANSFORM cuda_kernels REPLACE "(.+)" "csrc/cuda/\\1.cu")
 list(TRANSFORM cuda_bindings REPLACE "(.+)" "csrc/cuda/\\1.cpp")
