@@ -104,6 +104,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
 #ifdef NESTVEC_CUDA_PROBE
   bind_probe(m);
 #endif
+  bind_fde(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

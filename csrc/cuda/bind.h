@@ -75,5 +75,6 @@ inline Naming naming_of(const py::object& ids, int64_t base, int64_t n) {
 
 void bind_dense(py::module_&);  // bind_dense.cpp
 void bind_probe(py::module_&);  // bind_probe.cpp
+void bind_fde(py::module_&);    // bind_fde.cpp
 
 }  // namespace nestvec::cuda

@@ -1,6 +1,6 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan)
-set(cuda_bindings bind bind_dense)
+set(cuda_kernels memory lists best exact scan simhash fde fitted)
+set(cuda_bindings bind bind_dense bind_fde)
 option(NESTVEC_CUDA_PROBE "Bind what tests try kernels' building blocks by; EMULATED always does" OFF)
 if(NESTVEC_CUDA STREQUAL "EMULATED" OR NESTVEC_CUDA_PROBE)
   list(APPEND cuda_kernels probe)
