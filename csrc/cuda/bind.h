@@ -74,5 +74,6 @@ inline Naming naming_of(const py::object& ids, int64_t base, int64_t n) {
 }
 
 void bind_dense(py::module_&);  // bind_dense.cpp
+void bind_bits(py::module_&);   // bind_bits.cpp
 
 }  // namespace nestvec::cuda
