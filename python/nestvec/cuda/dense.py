@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from .. import arrays
 from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded, words_within
-from ..search import Part, Task
+from ..search import Part
 from .device import Device, DeviceArray
 from .foreign import is_foreign, stream_handle
 from .lists import RESULTS, Best, Lists, Names, buffer
@@ -100,10 +101,9 @@ def held_bytes(parts: Sequence[Part]) -> int:
     total = 0
     for part in parts:
         some = part.segment
-        held = sum(
-            one.nbytes for one in (some.rows, some.codes, some.stats, some.signs, some.nibbles) if one is not None
-        )
-        total += -(-held * padded(part.last, BLOCK) // some.capacity) + 8 * len(some.ids)
+        held = (some.rows, some.codes, some.stats, some.signs, some.nibbles)
+        size = sum(one.nbytes for one in held if one is not None)
+        total += -(-size * padded(part.last, BLOCK) // some.capacity) + 8 * len(some.ids)
     return total
 
 
@@ -220,7 +220,7 @@ class CudaNestedIndex:
             for first in range(0, len(found.values), GROUP):
                 last = min(first + GROUP, len(found.values))
                 some = slice(first, last)
-                task = Task(found.values.rows(first, last), count, dims, self.metric, index.rows or "")
+                task = DeviceTask(found.values.rows(first, last), count, dims, self.metric, index.rows or "")
                 allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
                 best = Exact(self._resident, task, order).run(index._ends(dims), allowed, step)
                 results.put(best, first, last - first)
@@ -228,13 +228,24 @@ class CudaNestedIndex:
             return results.given(q, stream) if is_foreign(q) else results.numpy()
 
 
+@dataclass(frozen=True)
+class DeviceTask:
+    """What is asked: `nestvec.search.Task` with queries on the device."""
+
+    queries: DeviceArray
+    k: int
+    dims: int
+    metric: str
+    row_type: str
+
+
 class Exact:
     """Certified exact search of a batch of queries that are on the device."""
 
-    def __init__(self, resident: Resident, task: Task, stream: int) -> None:
+    def __init__(self, resident: Resident, task: DeviceTask, stream: int) -> None:
         self.resident, self.task, self.stream = resident, task, stream
         self.device, self.native = resident.device, resident.device.native
-        self.queries: Any = task.queries
+        self.queries = task.queries
         self.nq = len(self.queries)
         self.vectors = self.native.Vectors(
             self.queries.buffer, self.nq, self.queries.shape[1], resident.rows.buffer, resident.n,

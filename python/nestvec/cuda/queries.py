@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 SOURCES = (
-    "float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"
+    "float32", "float16", "bfloat16", "float64",
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
 )  # fmt: skip
 
 
