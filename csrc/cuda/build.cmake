@@ -1,6 +1,6 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan bits nearest)
-set(cuda_bindings bind bind_dense bind_bits)
+set(cuda_kernels memory lists best exact scan convert queries bits nearest)
+set(cuda_bindings bind bind_dense bind_dlpack bind_queries bind_bits)
 list(TRANSFORM cuda_kernels REPLACE "(.+)" "csrc/cuda/\\1.cu")
 list(TRANSFORM cuda_bindings REPLACE "(.+)" "csrc/cuda/\\1.cpp")
 
