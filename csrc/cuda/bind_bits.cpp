@@ -92,12 +92,20 @@ void bind_bits(py::module_& m) {
         {optional<const int32_t>(only, nq, "only"), n, shares, row_sets(allowed, nq, step, n), naming_of(ids, base, n)},
         partial, {scores.at<double>(nq * k, "scores"), found.at<int64_t>(nq * k, "ids"), k}, stream_of(stream));
   });
-  m.def("as_distances", [](const Buffer& scores, const Buffer& found, int64_t nq, int64_t count, int64_t k,
-                           const Buffer& distances, const Buffer& ids, uintptr_t stream) {
-    need(count >= 1 && k >= 1, "k");
-    as_distances({scores.at<double>(nq * count, "scores"), found.at<int64_t>(nq * count, "ids"), count}, nq, k,
-                 distances.at<int32_t>(nq * k, "distances"), ids.at<int64_t>(nq * k, "ids"), stream_of(stream));
-  });
+  m.def("as_distances",
+        [](const Buffer& scores, const Buffer& found, int64_t nq, int64_t count, int64_t k, const py::object& bad,
+           int64_t first, const Buffer& distances, const Buffer& ids, uintptr_t stream) {
+          need(count >= 1 && k >= 1 && first >= 0, "k");
+          const int32_t* marks = optional<const int32_t>(bad, first + nq, "marks");
+          as_distances({scores.at<double>(nq * count, "scores"), found.at<int64_t>(nq * count, "ids"), count}, nq, k,
+                       marks ? marks + first : nullptr, distances.at<int32_t>(nq * k, "distances", first * k * 4),
+                       ids.at<int64_t>(nq * k, "ids", first * k * 8), stream_of(stream));
+        });
+  m.def("pack_signs",
+        [](const Buffer& x, int64_t n, int64_t d, const Buffer& thresholds, const Buffer& codes, uintptr_t stream) {
+          pack_signs(x.at<const float>(n * d, "vectors"), n, d, thresholds.at<const float>(d, "thresholds"),
+                     codes.at<uint8_t>(n * ((d + 7) / 8), "codes"), stream_of(stream));
+        });
 }
 
 }  // namespace nestvec::cuda

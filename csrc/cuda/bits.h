@@ -64,9 +64,11 @@ void list_bits(const BitPlane&, const BitQueries&, int64_t begin, const Lists&, 
 void list_lost(const BitPlane&, const BitQueries&, int64_t rows, int64_t keep, const RowSets&, const Lists&, Stream);
 // The k nearest of all rows, for queries that `brute` names; partial: (nq, shares, k).
 void top_k_of_bits(const BitPlane&, const BitQueries&, const Brute&, const Best& partial, const Best&, Stream);
-// Distances and ids (nq, k) of results (nq, best.k), k no less, as the CPU returns them.
-void as_distances(const Best&, int64_t nq, int64_t k, int32_t* distances, int64_t* ids, Stream);
+// Distances and ids (nq, k) of results (nq, best.k), k no less, as the CPU returns them; none for `bad` queries.
+void as_distances(const Best&, int64_t nq, int64_t k, const int32_t* bad, int32_t* distances, int64_t* ids, Stream);
 
+// Signs of rows (n, d) relative to (d,) thresholds, as packed codes.
+void pack_signs(const float* x, int64_t n, int64_t d, const float* thresholds, uint8_t* codes, Stream);
 // Packed codes (n, stride) to words: rows `first` and those behind of a plane, or queries.
 void pack_codes(const uint8_t* codes, int64_t n, int64_t stride, const BitPlane&, int64_t first, Stream);
 void pack_query_codes(const uint8_t* codes, int64_t n, int64_t stride, const BitPlane&, uint64_t* words, Stream);

@@ -152,13 +152,25 @@ __global__ void lost_kernel(Bits bits, int rows, int keep, RowSets allowed, List
   }
 }
 
-__global__ void distances_kernel(Best best, int64_t nq, int64_t k, int32_t* distances, int64_t* ids) {
+__global__ void distances_kernel(Best best, int64_t nq, int64_t k, const int32_t* bad, int32_t* distances,
+                                 int64_t* ids) {
   int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= nq * k) return;
   int64_t i = at % k, from = at / k * best.k + i;
-  bool there = i < best.k && best.ids[from] >= 0;
+  bool there = i < best.k && best.ids[from] >= 0 && !(bad && bad[at / k]);
   distances[at] = there ? int32_t(-best.scores[from]) : INT32_MAX;
   ids[at] = there ? best.ids[from] : -1;
+}
+
+// A thread a byte: whether values are above their thresholds, the first bit highest.
+__global__ void signs_kernel(const float* x, int64_t n, int64_t d, int64_t bytes, const float* thresholds,
+                             uint8_t* codes) {
+  int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= n * bytes) return;
+  int64_t row = at / bytes, first = at % bytes * 8;
+  int byte = 0;
+  for (int64_t j = first; j < first + 8 && j < d; j++) byte |= int(x[row * d + j] > thresholds[j]) << (7 - j % 8);
+  codes[at] = uint8_t(byte);
 }
 
 // The eight bytes from `byte` on, the first highest; zeros behind the end.
@@ -220,8 +232,14 @@ void top_k_of_bits(const BitPlane& plane, const BitQueries& queries, const Brute
   brute_top_k(Bits{plane, queries}, brute, queries.nq, partial, best, stream);
 }
 
-void as_distances(const Best& best, int64_t nq, int64_t k, int32_t* distances, int64_t* ids, Stream stream) {
-  launch(distances_kernel, ceil_div<int64_t>(nq * k, 256), 256, 0, stream, best, nq, k, distances, ids);
+void as_distances(const Best& best, int64_t nq, int64_t k, const int32_t* bad, int32_t* distances, int64_t* ids,
+                  Stream stream) {
+  launch(distances_kernel, ceil_div<int64_t>(nq * k, 256), 256, 0, stream, best, nq, k, bad, distances, ids);
+}
+
+void pack_signs(const float* x, int64_t n, int64_t d, const float* thresholds, uint8_t* codes, Stream stream) {
+  int64_t bytes = ceil_div<int64_t>(d, 8);
+  launch(signs_kernel, ceil_div<int64_t>(n * bytes, 256), 256, 0, stream, x, n, d, bytes, thresholds, codes);
 }
 
 void pack_codes(const uint8_t* codes, int64_t n, int64_t stride, const BitPlane& plane, int64_t first, Stream stream) {

@@ -15,7 +15,7 @@ from .lists import Names
 
 Array = npt.NDArray[Any]
 
-MOST_ROWS = 2**31 - BLOCK  # lists hold rows as int32
+MOST_ROWS = 2**31 - 2**24  # lists hold rows as int32, and kernels larger ones for what is behind all rows
 
 
 class Allowed(Protocol):
@@ -48,7 +48,7 @@ class Placed:
             ids[first : first + run.n] = run.of(np.arange(run.n))
         return Names(self.device.put(ids), 0, self.n)
 
-    def allowed(self, parts: Sequence[Allowed], stream: int) -> tuple[DeviceArray | None, int]:
+    def allowed(self, parts: Sequence[Allowed], stream: int | None) -> tuple[DeviceArray | None, int]:
         """Rows that may be found, as words of the device, and how many words there are for each query; None: all."""
         sets = max((len(part.allowed) for part in parts), default=0)
         if sets == 0 and not self.gaps:
