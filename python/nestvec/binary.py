@@ -310,6 +310,39 @@ class BinaryIndex(Container[BitSegment]):
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
+    @reading
+    def to(self, device: Any = "cuda", *, stream: Any = None) -> Any:
+        """A copy in a GPU's memory, which is searched there with the same results.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaBinaryIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there.
+        MemoryError
+            If the GPU has too little free memory.
+        """
+        from . import cuda
+
+        place = cuda.Device.after(device, stream)
+        return cuda.CudaBinaryIndex(self, place)
+
     def _width(self, dims: int | None) -> int:
         return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)
 

@@ -466,7 +466,7 @@ class NestedIndex(Container[Segment]):
         device : str
             ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
         stream : optional
-            A stream of torch, cupy or cuda.core, or its handle: the copy begins after what is in it.
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
 
         Returns
         -------
@@ -486,7 +486,7 @@ class NestedIndex(Container[Segment]):
         from .cuda.dense import CudaNestedIndex
         from .cuda.device import Device
 
-        return CudaNestedIndex(self, Device.of(device), stream)
+        return CudaNestedIndex(self, Device.after(device, stream))
 
     def _width(self, dims: int | None) -> int:
         return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)

@@ -16,8 +16,8 @@ from ..ids import Run
 from ..plan import staged
 from ..planes import BLOCK, level_widths, padded
 from .codes import Batch, Words, group_size
-from .device import Device, DeviceArray
-from .foreign import incoming, is_foreign, stream_handle
+from .device import Device, DeviceArray, stream_handle
+from .foreign import done_with, incoming, is_foreign
 from .lists import RESULTS, Best, buffer
 from .queries import to_float32
 from .results import Results
@@ -38,15 +38,14 @@ class CudaBinaryIndex:
     Any number of threads may search; searches of one stream run one after the other. Results are those of the CPU.
     """
 
-    def __init__(self, index: BinaryIndex, device: Device, stream: Any = None) -> None:
+    def __init__(self, index: BinaryIndex, device: Device) -> None:
         if index.ntotal == 0:
             raise ValueError(f"the index is empty; add codes before it is copied to {device.name}")
         self._index = index.twin()
-        self._device = device = device.with_stream()
         parts = self._parts(None, 0)
         self._runs = runs = [Run(0, part.last, part.ids, part.base) for part in parts]
         with device.active():
-            device.reads(stream_handle(stream))
+            self._device = device = device.with_stream()
             rows = sum(padded(run.n, BLOCK) for run in runs)
             words = int(level_widths(self._index._bounds, 64).sum()) // 64
             device.require(8 * rows * (words + any(len(run.ids) for run in runs)), "the index")
@@ -92,7 +91,7 @@ class CudaBinaryIndex:
         """A copy on another device, or with ``"cpu"`` a `BinaryIndex` of its own."""
         if device == "cpu":
             return copy.deepcopy(self._index)
-        return CudaBinaryIndex(self._index, Device.of(device), stream)
+        return CudaBinaryIndex(self._index, Device.after(device, stream))
 
     def search(
         self,
@@ -148,6 +147,7 @@ class CudaBinaryIndex:
             for first, batch in self._batches(codes, steps[0].keep, steps[0].dims, filter, order):
                 found.put(batch.run(steps), first, batch.nq)
             self._device.reads(order)
+            done_with(q, order)
             return found.given(q, stream) if is_foreign(q) else found.numpy()
 
     def range_search(
@@ -188,6 +188,7 @@ class CudaBinaryIndex:
                     distances.append(near[ranked])
                     ids.append(named[ranked])
             self._device.reads(order)
+            done_with(q, order)
         return np.cumsum(np.concatenate(sizes)), np.concatenate(distances), np.concatenate(ids)
 
     def _named(self, rows: Array) -> Array:
@@ -301,7 +302,7 @@ def hamming_topk(
         If the device has too little for the search.
     """
     k, order = arrays.result_count(k), stream_handle(stream)
-    place = codes.device if isinstance(codes, DeviceArray) else Device.of(device)
+    place = codes.device if isinstance(codes, DeviceArray) else Device.after(device, None)
     with place.active():
         asked = incoming(q, place, "q", order) if is_foreign(q) else q
         given = incoming(codes, place, "codes", order) if is_foreign(codes) else codes
@@ -318,6 +319,8 @@ def hamming_topk(
         for some in slices.steps(len(queries), 1, group_size(len(queries), count, len(rows), used)):
             batch = Batch(words, queries.rows(some.start, some.stop), None, 0, order)
             found.put(batch.nearest(used, count), some.start, batch.nq)
+        for x in (q, codes):
+            done_with(x, order)
         return found.given(q, stream) if is_foreign(q) else found.numpy()
 
 

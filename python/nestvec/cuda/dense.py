@@ -14,8 +14,8 @@ from .. import arrays
 from ..ids import Run
 from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded
 from ..search import Part
-from .device import Device, DeviceArray
-from .foreign import is_foreign, stream_handle
+from .device import Device, DeviceArray, stream_handle
+from .foreign import done_with, is_foreign
 from .lists import RESULTS, Best, Lists, buffer
 from .queries import Packed, Through, asked, refuse_bad
 from .resident import Placed
@@ -83,15 +83,14 @@ class CudaNestedIndex:
     Any number of threads may search; searches of one stream run one after the other.
     """
 
-    def __init__(self, index: NestedIndex, device: Device, stream: Any = None) -> None:
+    def __init__(self, index: NestedIndex, device: Device) -> None:
         if index.ntotal == 0:
             raise ValueError(f"the index is empty; add vectors before it is copied to {device.name}")
         self._index = index.twin()
-        self._device = device = device.with_stream()
         contents = self._index._contents
         parts = [Part(segment, 0, n) for _, segment, n in self._index._reader_parts(contents)]
         with device.active():
-            device.reads(stream_handle(stream))
+            self._device = device = device.with_stream()
             device.require(held_bytes(parts), "the index")
             self._resident = Resident(device, parts, self._index._bounds, self._index.rows)
             transform = self._index.transform
@@ -138,7 +137,7 @@ class CudaNestedIndex:
         """A copy on another device, or with ``"cpu"`` a `NestedIndex` of its own."""
         if device == "cpu":
             return copy.deepcopy(self._index)
-        return CudaNestedIndex(self._index, Device.of(device), stream)
+        return CudaNestedIndex(self._index, Device.after(device, stream))
 
     def search(
         self, q: Any, k: int, *, dims: int | None = None, filter: Any = None, stream: Any = None, check: bool = True
@@ -184,7 +183,7 @@ class CudaNestedIndex:
         with self._device.active():
             found = asked(index, self._through, q, dims, self._device, order)
             if check:
-                refuse_bad(found, index, q, dims, self._device, order)
+                refuse_bad(found, index, q, dims, order)
             parts = index._chosen(index._contents, len(found.values), filter)
             results = Results(self._device, len(found.values), k, self.metric, found.bad, order)
             for first in range(0, len(found.values), GROUP):
@@ -195,6 +194,7 @@ class CudaNestedIndex:
                 best = Exact(self._resident, task, order).run(index._ends(dims), allowed, step)
                 results.put(best, first, last - first)
             self._device.reads(order)
+            done_with(q, order)
             return results.given(q, stream) if is_foreign(q) else results.numpy()
 
 

@@ -50,27 +50,35 @@ def reason() -> str | None:
     if _native.emulated:
         return "built with emulated CUDA kernels, for tests: NESTVEC_CUDA=EMULATED"
     try:
-        return None if _native.device_count() else "no CUDA device"
+        found = [_native.facts(i) for i in range(_native.device_count())]
     except RuntimeError as error:
         return str(error)
+    if not found:
+        return "no CUDA device"
+    if all(facts["capability"] < OLDEST for facts in found):
+        return f"{found[0]['name']} is too old: it has {_capability(found[0])}, 8.0 or newer is needed"
+    return None
+
+
+def _facts() -> dict[str, dict[str, Any]]:
+    """What is known of devices that can be used, by name."""
+    if reason() or _native is None:
+        return {}
+    found = {f"cuda:{i}": _native.facts(i) for i in range(_native.device_count())}
+    return {name: facts for name, facts in found.items() if facts["capability"] >= OLDEST}
 
 
 def available() -> list[str]:
     """Names of the devices that can be used, as ``"cuda:0"``; none without a GPU or without the extension."""
-    return [] if reason() or _native is None else [f"cuda:{i}" for i in range(_native.device_count())]
+    return list(_facts())
 
 
 def described() -> list[str] | str:
     """The devices that can be used with what they are, or why there is none."""
-    why = reason()
-    if why or _native is None:
-        return why or ""
-    return [_described(i, _native.facts(i)) for i in range(_native.device_count())]
-
-
-def _described(number: int, facts: dict[str, Any]) -> str:
-    old = ", too old" if facts["capability"] < OLDEST else ""
-    return f"cuda:{number}: {facts['name']}, {_size(facts['total'])}, {_capability(facts)}{old}"
+    found = [
+        f"{name}: {facts['name']}, {_size(facts['total'])}, {_capability(facts)}" for name, facts in _facts().items()
+    ]
+    return found or reason() or ""
 
 
 def _capability(facts: dict[str, Any]) -> str:
@@ -109,19 +117,22 @@ class Device:
         self.number = int(number) if number.isdecimal() else self.native.current_device()
         if (number and not number.isdecimal()) or self.number >= count:
             raise ValueError(f"no device {name!r}; there are {count}, numbered from 0")
-        self.name = f"{kind}:{self.number}"
+        self.kind, self.name = kind, f"{kind}:{self.number}"
         facts = self.native.facts(self.number)
         if facts["capability"] < OLDEST:
             raise RuntimeError(
-                f"{self.name} ({facts['name']}) is too old: {_capability(facts)}, 8.0 or newer is needed"
+                f"{self.name} ({facts['name']}) is too old: it has {_capability(facts)}, 8.0 or newer is needed"
             )
         self.home = self.held = 0
         self._stream: Any = None
 
     @classmethod
-    def of(cls, device: str | Device) -> Device:
-        """A device, or the one of a name."""
-        return device if isinstance(device, Device) else cls(device)
+    def after(cls, device: str | Device, stream: Any) -> Device:
+        """A device, or the one of a name, when what is in a stream of it, if any is named, is done."""
+        found = device if isinstance(device, Device) else cls(device)
+        if stream is not None:
+            found.wait(stream_handle(stream))
+        return found
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
@@ -187,6 +198,28 @@ class Device:
     def wait(self, stream: int | None = None) -> None:
         """Until all that was put into a stream is done."""
         self.native.wait(self.home if stream is None else stream)
+
+
+def stream_handle(stream: Any) -> int:
+    """The handle of a stream: an int, or an object of torch, cupy or cuda.core; None is the default stream, 0.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if stream is None:
+        return 0
+    for attribute in ("cuda_stream", "ptr"):
+        stream = getattr(stream, attribute, stream)
+    if hasattr(stream, "__cuda_stream__"):
+        found = stream.__cuda_stream__
+        stream = (found() if callable(found) else found)[1]
+    if isinstance(stream, bool) or not isinstance(stream, int) or stream < 0:
+        raise TypeError(
+            f"stream must be the handle of a CUDA stream, or a stream of torch, cupy or cuda.core, got {stream!r}"
+        )
+    return 0 if stream == LEGACY else stream
 
 
 class DeviceArray:

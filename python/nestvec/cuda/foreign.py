@@ -52,8 +52,10 @@ def incoming(x: Any, device: Device, name: str, stream: int = 0) -> DeviceArray:
         if x.stream != stream:
             device.native.wait_for(stream, x.stream)
         return x
-    if _is_capsule(x) or hasattr(x, "__dlpack__"):
-        return _of_capsule(x if _is_capsule(x) else _capsule(x, stream), device, name, stream)
+    if _is_capsule(x):
+        return _of_capsule(x, device, name, stream)
+    if hasattr(x, "__dlpack__"):
+        return _of_capsule(_capsule(x, device, name, stream), device, name, stream)
     return _of_interface(x, device, name, stream)
 
 
@@ -69,36 +71,21 @@ def outgoing(array: DeviceArray, like: Any) -> Any:
     return array
 
 
-def stream_handle(stream: Any) -> int:
-    """The handle of a stream: an int, or an object of torch, cupy or cuda.core; None is the default stream, 0.
-
-    Raises
-    ------
-    TypeError
-        For anything else.
-    """
-    if stream is None:
-        return 0
-    for attribute in ("cuda_stream", "ptr"):
-        stream = getattr(stream, attribute, stream)
-    if hasattr(stream, "__cuda_stream__"):
-        found = stream.__cuda_stream__
-        stream = (found() if callable(found) else found)[1]
-    if isinstance(stream, bool) or not isinstance(stream, int) or stream < 0:
-        raise TypeError(
-            f"stream must be the handle of a CUDA stream, or a stream of torch, cupy or cuda.core, got {stream!r}"
-        )
-    return 0 if stream == LEGACY else stream
+def done_with(x: Any, stream: int) -> None:
+    """Do not free an input of ours before what was put into `stream` has read it; others look after theirs."""
+    if isinstance(x, DeviceArray) and x.stream != stream:
+        x.device.native.wait_for(x.stream, stream)
 
 
 def _is_capsule(x: Any) -> bool:
     return type(x).__name__ == "PyCapsule"
 
 
-def _capsule(x: Any, stream: int) -> Any:
+def _capsule(x: Any, device: Device, name: str, stream: int) -> Any:
     x = x.detach() if hasattr(x, "detach") else x  # torch hands out nothing that has a gradient
-    on_cpu = int(x.__dlpack_device__()[0]) == CPU
-    order = {} if on_cpu else {"stream": stream or LEGACY}
+    kind, number = (int(one) for one in x.__dlpack_device__())
+    _refuse_other(kind, number, device, name)
+    order = {} if kind == CPU else {"stream": stream or LEGACY}
     try:
         return x.__dlpack__(max_version=(1, 0), **order)
     except TypeError:  # a library from before versions
@@ -109,13 +96,7 @@ def _of_capsule(capsule: Any, device: Device, name: str, stream: int) -> DeviceA
     if '"used_dltensor' in repr(capsule):
         raise ValueError(f"{name} is a capsule that was taken over before; a capsule can be read once")
     pointer, kind, number, code, bits, lanes, shape, strides, owner = device.native.take_over(capsule)
-    emulated = device.native.emulated
-    if kind not in ((CPU,) if emulated else (CUDA, MANAGED)):
-        raise ValueError(
-            f"{name} is not in the memory of a GPU (device type {kind} of DLPack); {device.name} is needed"
-        )
-    if not emulated:
-        _refuse_elsewhere(name, f"cuda:{number}", device)
+    _refuse_other(kind, number, device, name)
     kinds = {number: letter for letter, number in KINDS.items()}
     if lanes != 1 or bits % 8 or (code not in kinds and (code, bits) != (BFLOAT, 16)):
         raise TypeError(
@@ -135,7 +116,7 @@ def _of_interface(x: Any, device: Device, name: str, stream: int) -> DeviceArray
     if dtype.kind not in KINDS or not dtype.isnative or given.get("mask") is not None:
         raise TypeError(f"{name} has type {given['typestr']}, which holds no real numbers here; convert it first")
     if pointer:
-        _refuse_elsewhere(name, f"cuda:{device.native.device_of(pointer)}", device)
+        _refuse_elsewhere(name, f"{device.kind}:{device.native.device_of(pointer)}", device)
     producer = given.get("stream")
     if producer is not None and (0 if producer == LEGACY else producer) != stream:
         device.native.wait_for(stream, producer)
@@ -166,6 +147,14 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], item: int) 
             return False
         step *= size
     return True
+
+
+def _refuse_other(kind: int, number: int, device: Device, name: str) -> None:
+    emulated = device.native.emulated
+    if kind not in ((CPU,) if emulated else (CUDA, MANAGED)):
+        raise ValueError(f"{name} is not in a GPU's memory (DLPack says device type {kind}); {device.name} is needed")
+    if not emulated:
+        _refuse_elsewhere(name, f"cuda:{number}", device)
 
 
 def _refuse_elsewhere(name: str, place: str, device: Device) -> None:

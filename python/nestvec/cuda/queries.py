@@ -32,11 +32,12 @@ SOURCES = (
 class Asked:
     """Queries (nq, dims) float32; `bad` (nq + 1,) int32 marks those that held NaN or Inf, the last if any did.
 
-    Values that were not finite are 0, so every kernel can go on; None: there are none.
+    Values that were not finite are 0, so every kernel can go on; None: there are none. `given` is what a device holds.
     """
 
     values: DeviceArray
-    bad: DeviceArray | None = None
+    bad: DeviceArray | None
+    given: DeviceArray | None
 
 
 def to_float32(array: DeviceArray, dims: int, bad: DeviceArray | None, stream: int) -> DeviceArray:
@@ -102,31 +103,29 @@ def asked(index: NestedIndex, through: Through | None, q: Any, dims: int, device
     Values of the host are checked, those of a device are marked: `refuse_bad` waits for them.
     """
     transform = index.transform
-    foreign = is_foreign(q)
-    given = incoming(q, device, "q", stream) if foreign else q
-    source = _like(given) if foreign else q
+    given = incoming(q, device, "q", stream) if is_foreign(q) else None
+    source = q if given is None else _like(given)
     if transform is None:
         checked, wide = arrays.query_vectors(source, index.d, dims), dims
     else:
         checked, wide = transform._whole(source), transform.d_in
-    bad = _marks(device, len(checked), stream) if foreign or transform is not None else None
-    if foreign:
+    bad = None if given is None and transform is None else _marks(device, len(checked), stream)
+    if given is not None:
         values = to_float32(given.reshape(*checked.shape), wide, bad, stream)
     else:
         values = device.put(arrays.to_float32(checked[:, :wide], "q"), stream)
     if through is not None:
         values = through.apply(values, dims, bad, stream)
-    return Asked(values, bad)
+    return Asked(values, bad, given)
 
 
-def refuse_bad(found: Asked, index: NestedIndex, q: Any, dims: int, device: Device, stream: int) -> None:
+def refuse_bad(found: Asked, index: NestedIndex, q: Any, dims: int, stream: int) -> None:
     """ValueError for NaN, Inf and values beyond float32, as the host words it; waits for `stream`."""
     if found.bad is None or not found.bad.rows(len(found.values), len(found.values) + 1).numpy(stream)[0]:
         return
-    if is_foreign(q):
-        given = incoming(q, device, "q", stream)
-        q = given.numpy(stream)
-        q = (q.astype(np.uint32) << 16).view(np.float32) if given.type == "bfloat16" else q
+    if found.given is not None:
+        q = found.given.numpy(stream)
+        q = (q.astype(np.uint32) << 16).view(np.float32) if found.given.type == "bfloat16" else q
     if index.transform is None:
         arrays.queries(q, index.d, dims)
     else:
