@@ -57,6 +57,12 @@ inline void mma_s8s8(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
   emulated_mma<int, int16_t, int16_t, 32>(c, a, b, narrowed<int8_t>, narrowed<int8_t>, where);
 }
 
+// Depth 256: the number of bits that are one in both. Words of A and B as above, a bit each; word t of half the depth
+// holds k = 128 h + 32 t ... + 31. (Differing bits are native to few GPUs: the driver of others makes a call of it.)
+inline void mma_b1(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  emulated_mma(c, a, b, [](uint32_t x, uint32_t y) { return __popc(x & y); });
+}
+
 // Depth 16; sums are float32, in no stated order.
 inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], NESTVEC_HERE) {
   emulated_mma<float, float, float, 16>(c, a, b, widened_f16, widened_f16, where);
@@ -77,6 +83,7 @@ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 
 NESTVEC_MMA(mma_u8s8, int, "r", "m16n8k32.row.col.s32.u8.s8.s32")
 NESTVEC_MMA(mma_s8s8, int, "r", "m16n8k32.row.col.s32.s8.s8.s32")
+NESTVEC_MMA(mma_b1, int, "r", "m16n8k256.row.col.s32.b1.b1.s32.and.popc")
 NESTVEC_MMA(mma_f16, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
 NESTVEC_MMA(mma_bf16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
 
