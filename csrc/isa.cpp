@@ -5,6 +5,7 @@
 #include "kernels/bits.h"
 #include "kernels/checksum.h"
 #include "kernels/codes.h"
+#include "kernels/coding.h"
 #include "kernels/convert.h"
 #include "kernels/estimate.h"
 #include "kernels/exact.h"
@@ -40,6 +41,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .order_bits = order_bits,
     .pack_signs = pack_signs,
     .pack_nibbles = pack_nibbles,
+    .code_queries = code_queries,
     .scan_b1 = scan_codes<Signs>,
     .scan_i4 = scan_codes<Nibbles>,
     .scan_i8 = scan_codes<Bytes>,

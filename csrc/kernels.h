@@ -109,6 +109,26 @@ struct CodeQuery {
   float a;
 };
 
+// Queries as integers: python/nestvec/kernels/coding.py.
+struct FloatQueries {
+  const double* q;
+  int64_t n, d;
+  const double* center;   // null: 0
+  const int64_t* bounds;  // at least up to `dims`
+  int64_t dims, widest;
+  int metric;
+};
+
+struct CodedQueries {
+  int8_t* codes;
+  int64_t width;
+  uint64_t* digits;  // (n, count, width / 64)
+  int64_t count;
+  int64_t* shifts;
+  float* lifts;
+  double *units, *offsets;
+};
+
 struct Shortlist {
   int32_t *rows, *sums;
   float* values;
@@ -222,6 +242,7 @@ struct Kernels {
   void (&pack_nibbles)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels,
                        const int64_t* starts, const uint8_t* codes, const int64_t* nibble_starts, int metric,
                        int64_t first, uint8_t* nibbles, uint16_t* factors, int64_t capacity);
+  void (&code_queries)(const FloatQueries&, int64_t largest, double shift, const CodedQueries&);
   ScanCodes &scan_b1, &scan_i4, &scan_i8;
   ListCodes &list_b1, &list_i4, &list_i8;
   void (&keep_best)(const Shortlist&, int64_t keep);

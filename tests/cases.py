@@ -218,6 +218,31 @@ def _pack_nibbles(rng: np.random.Generator, n: int, d: int, kind: str) -> Argume
     }
 
 
+def _code_queries(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    bounds, count = levels_of(rng, d), min(n, 40)
+    dims = int(rng.integers(1, d + 1))
+    width = int(level_widths(bounds[: np.searchsorted(bounds, dims) + 1], 64).sum())
+    q = values(rng, kind, count, d).astype(np.float64)
+    center = rng.standard_normal(d) * (abs(q).max() if q.size else 1) * rng.choice([0, 0.1])
+    largest, shift, digits = ((15, 1.0, 5), (127, 15.0625, 0), (127, 128.0, 0))[rng.integers(0, 3)]
+    return {
+        "q": q,
+        "center": center if digits else center[:0],
+        "bounds": bounds,
+        "dims": dims,
+        "widest": int(rng.integers(dims, d + 1)),
+        "metric": int(rng.integers(0, 3)),
+        "largest": largest,
+        "shift": shift,
+        "codes": rng.integers(-128, 128, (count, width), dtype=np.int8),
+        "digits": np.empty((count, digits, width // 64), np.uint64),
+        "shifts": np.empty(count, np.int64),
+        "lifts": np.empty(count, np.float32),
+        "units": np.empty(count),
+        "offsets": np.empty(count),
+    }
+
+
 def _code_plane(rng: np.random.Generator, code: str, n: int, d: int, kind: str) -> Arguments:
     x, bounds, metric = values(rng, kind, n, d), levels_of(rng, d), int(rng.integers(0, 3))
     capacity = padded(max(n, 1), BLOCK)
@@ -331,6 +356,7 @@ CODED: dict[str, Callable[..., Arguments]] = {
     "order_bits": _order_bits,
     "pack_signs": _pack_signs,
     "pack_nibbles": _pack_nibbles,
+    "code_queries": _code_queries,
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,

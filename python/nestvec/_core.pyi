@@ -130,6 +130,23 @@ class Kernels(Protocol):
         nibbles: _U8,
         factors: _U16,
     ) -> None: ...
+    def code_queries(
+        self,
+        q: _F64,
+        center: _F64,
+        bounds: _I64,
+        dims: int,
+        widest: int,
+        metric: int,
+        largest: int,
+        shift: float,
+        codes: _I8,
+        digits: _U64,
+        shifts: _I64,
+        lifts: _F32,
+        units: _F64,
+        offsets: _F64,
+    ) -> None: ...
     def scan_b1(
         self,
         words: _U64,

@@ -19,6 +19,7 @@ from typing import Any
 from .bits import count_bits, list_bits, order_bits, pack_words, scan_bits, sign_bits
 from .checksum import crc32c
 from .codes import pack_nibbles, pack_signs
+from .coding import code_queries
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
 from .estimate import list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
 from .exact import (
@@ -60,6 +61,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "order_bits": order_bits,
     "pack_signs": pack_signs,
     "pack_nibbles": pack_nibbles,
+    "code_queries": code_queries,
     "scan_b1": scan_b1,
     "scan_i4": scan_i4,
     "scan_i8": scan_i8,
