@@ -333,7 +333,7 @@ void bind_estimates(py::module_& m, const Kernels& k) {
         Shortlist list = shortlist_of(rows, sums, values, output(counts));
         need(counts.size() == 1 && *list.count <= list.room && keep >= 1, "keep must be at least 1");
         py::gil_scoped_release release;
-        k.keep_best(list, keep);
+        return k.keep_best(list, keep);
       },
       py::arg("rows").noconvert(), py::arg("sums").noconvert(), py::arg("values").noconvert(),
       py::arg("counts").noconvert(), py::arg("keep"));

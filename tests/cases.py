@@ -38,7 +38,7 @@ def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
     if kernel == "scan":
         queries = values(rng, kind, int(rng.choice([1, 1, 1, 2, 7, 33, 41])), d)
         return _scan(rng, values(rng, kind, n, d), queries)
-    queries = values(rng, kind, int(rng.integers(1, 4)), d)
+    queries = values(rng, kind, 1 if name == "list" else int(rng.integers(1, 4)), d)
     return _exact(rng, name, values(rng, kind, n, d, suffix), queries, suffix)
 
 
@@ -338,6 +338,13 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
     return {**listed, "counts": np.asarray([count]), "keep": int(rng.integers(1, n + 2))}
 
 
+def _order_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    scores = values(rng, kind, d, n + 1).astype(np.float64)
+    scores[rng.random(scores.shape) < rng.choice([0, 0.3])] = -np.inf
+    ids = rng.permuted(np.tile(np.arange(n + 1), (d, 1)), axis=1)
+    return {"scores": scores, "ids": np.where(scores == -np.inf, -1, ids)}
+
+
 def _transform_rows(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     panels = int(rng.choice([0, 1, 2, 3, 5])) if n * d > 2000 else 1
     columns = values(rng, kind if rng.random() < 0.5 else "normal", 16 * panels, d).reshape(panels, d, 16)
@@ -360,6 +367,7 @@ CODED: dict[str, Callable[..., Arguments]] = {
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,
+    "order_best": _order_best,
     "transform_rows": _transform_rows,
     "pack_bags": maxsim_cases.pack_bags,
     "scan_bags": maxsim_cases.scan_bags,
@@ -516,6 +524,8 @@ def _exact(rng: np.random.Generator, name: str, x: np.ndarray, q: np.ndarray, su
     some |= {"ids": ids, "base": int(rng.integers(0, 1000))}
     if name == "topk":
         return {**some, "allowed": allowed_rows(rng, n, len(q)), **best}
+    if name == "list":
+        return {**some, "numbers": rng.permutation(n)[: rng.integers(0, n + 1)].astype(np.int32), **best}
     return {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
 
 

@@ -378,6 +378,34 @@ def test_coded_queries_hold_what_they_say(kind: str, metric: str, backend: Any, 
         assert (abs(lifts - np.clip(lift, -limit, limit)) <= slack / step + 1e-6 * abs(lifts) + 1e-45).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_is_that_of_numpy(kind: str, backend: Any, rng: np.random.Generator) -> None:
+    for n in (1, 2, 15, 64, 1000):
+        arguments = cases.arguments("order_best", n, 3, kind)
+        order = np.lexsort((arguments["ids"], -arguments["scores"]), axis=1)
+        wanted = [np.take_along_axis(a, order, axis=1) for a in arguments.values()]
+        backend.order_best(*arguments.values())
+        np.testing.assert_array_equal(arguments["scores"], wanted[0])
+        np.testing.assert_array_equal(arguments["ids"], wanted[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+def test_listed_rows_are_those_of_a_search(suffix: str, metric: str, backend: Any, rng: np.random.Generator) -> None:
+    """The heap that a search of these rows alone leaves."""
+    x, q, ids = values(rng, "normal", 300, 20, suffix), values(rng, "normal", 1, 20), rng.permutation(300)
+    for count in (0, 1, 3, 4, 8, 9, 250):
+        some = rng.permutation(300)[:count].astype(np.int32)
+        for named in (ids, ids[:0]):
+            heaps = [(np.full((1, 7), -np.inf), np.full((1, 7), -1)) for _ in range(2)]
+            given = (17, METRICS.index(metric), named)
+            getattr(backend, f"list_{suffix}")(q.astype(np.float64), stored(x, suffix), *given, 5, some, *heaps[0])
+            own = named[some] if len(named) else 5 + some.astype(np.int64)
+            given = (17, METRICS.index(metric), own, 0, EVERY)
+            getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x[some], suffix), *given, *heaps[1])
+            np.testing.assert_array_equal(heaps[0], heaps[1])
+
+
 def within(bound: np.ndarray, value: np.ndarray, slack: np.ndarray | float = 0.0, rtol: float = 1e-5) -> bool:
     """Whether upper bounds hold (to rounding, and underflow to float32) and are not much larger than they need be."""
     return bool((bound >= value * (1 - 1e-12) - 1e-45).all() and (bound <= value * (1 + rtol) + slack + 2e-30).all())

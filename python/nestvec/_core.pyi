@@ -258,7 +258,8 @@ class Kernels(Protocol):
         sums: _I32,
         values: _F32,
     ) -> None: ...
-    def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> None: ...
+    def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> float: ...
+    def order_best(self, scores: _F64, ids: _I64) -> None: ...
     def simhash(self, x: _F32, gaussians: _F64, panels: _F32, reach: float, k: int, partitions: _U32) -> None: ...
     def encode_bags(
         self,
@@ -323,6 +324,42 @@ class Kernels(Protocol):
         ids: _I64,
         base: int,
         allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_f32(
+        self,
+        q: _F64,
+        rows: _F32,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_f16(
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_bf16(
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
         best_scores: _F64,
         best_ids: _I64,
     ) -> None: ...
