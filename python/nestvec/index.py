@@ -515,7 +515,7 @@ class NestedIndex(Container[Segment]):
         parts = [Part(segment, 0, n, words_of(words, first, n)) for first, segment, n in self._reader_parts(contents)]
         return contents, task, parts, bounds
 
-    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> list[Step]:
+    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:
         steps = resolve(plan, task.k, task.dims, contents.ntotal, self._bounds, self._codes, self._row_type)
         for step in steps:
             self._refuse_cut(step.code, step.dims)

@@ -25,7 +25,7 @@ def keep_best(rows: Any, sums: Any, values: Any, counts: Any, keep: int) -> floa
     """
     count = counts[0]
     if count <= keep:
-        return np.min(values[:count]) if count > 0 else np.float32(np.inf)  # type: ignore[no-any-return]
+        return np.float32(np.inf) if count == 0 else np.min(values[:count])  # type: ignore[return-value]
     least = np.partition(values[:count], count - keep)[count - keep]
     ties = keep
     for c in range(count):
