@@ -236,5 +236,3 @@ def test_refusals(device: Any, rng: np.random.Generator) -> None:
         rowless.search(x[:1], 5)
     with pytest.raises(ValueError, match="keeps only b1"):
         rowless.search(x[:1], 5, plan=[Stage("b1", keep=10), RAW])
-    with pytest.raises(ValueError, match="is empty"):
-        CudaNestedIndex(nv.NestedIndex(16), device).search(x[:1], 5)

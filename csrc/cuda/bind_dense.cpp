@@ -74,10 +74,6 @@ void bind_scans(py::module_& m) {
   py::class_<Queries>(m, "Queries")
       .def(py::init(&make_queries), py::keep_alive<1, 2>(), py::keep_alive<1, 5>(), py::keep_alive<1, 6>(),
            py::keep_alive<1, 9>(), py::keep_alive<1, 10>(), py::keep_alive<1, 11>());
-  m.def("codes_of_digits", [](const Buffer& digits, int64_t nq, int64_t words, const Buffer& codes, uintptr_t stream) {
-    codes_of_digits(digits.at<const uint64_t>(nq * DIGITS * words, "digits"), nq, words,
-                    codes.at<int8_t>(nq * words * 64, "codes"), stream_of(stream));
-  });
   m.def("scan_certified",
         [](const Plane& plane, const Queries& queries, int64_t levels, int metric, int64_t rows, int64_t stride,
            int64_t skip, const py::object& allowed, int64_t step, const ListBuffers& lists, uintptr_t stream) {

@@ -55,7 +55,5 @@ void list_estimates(const Codes&, const CodedQueries&, int64_t levels, int metri
 // Lists that lost rows anew: at least the `keep` best of all `rows` rows. Room must be for 256 more than are kept.
 void scan_lost(const Codes&, const CodedQueries&, int64_t levels, int metric, int64_t rows, int64_t keep,
                const RowSets&, const Lists&, Stream);
-// Codes of queries of their digits: (nq, DIGITS, words) to (nq, 64 words).
-void codes_of_digits(const uint64_t* digits, int64_t nq, int64_t words, int8_t* codes, Stream);
 
 }  // namespace nestvec::cuda

@@ -41,18 +41,6 @@ __global__ void __launch_bounds__(256) scan_kernel(Scanned s, int64_t blocks) {
   }
 }
 
-__global__ void codes_kernel(const uint64_t* digits, int64_t words, int8_t* codes) {
-  int64_t query = blockIdx.x;
-  for (int64_t dim = threadIdx.x; dim < words * 64; dim += blockDim.x) {
-    int code = 0;
-    for (int i = 0; i < DIGITS; i++) {
-      int bit = int(digits[(query * DIGITS + i) * words + dim / 64] >> (63 - dim % 64) & 1) << i;
-      code = i == DIGITS - 1 ? code - bit : code + bit;
-    }
-    codes[query * words * 64 + dim] = int8_t(code);
-  }
-}
-
 }  // namespace
 
 void scan_signs(const Scanned& s, Stream stream) {
@@ -61,10 +49,6 @@ void scan_signs(const Scanned& s, Stream stream) {
     launch(scan_kernel<1>, grid, 256, 0, stream, s, blocks);
   else
     launch(scan_kernel<2>, grid, 256, 0, stream, s, blocks);
-}
-
-void codes_of_digits(const uint64_t* digits, int64_t nq, int64_t words, int8_t* codes, Stream stream) {
-  launch(codes_kernel, nq, 256, 0, stream, digits, words, codes);
 }
 
 }  // namespace nestvec::cuda

@@ -2,74 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import arrays
-from ..coding import Frame
+from ..ids import Run
 from ..plan import Step, staged
-from ..planes import BLOCK, padded, words_within
-from ..search import Packed, Part, Task, as_results
-from .device import Device, DeviceArray
+from ..planes import BLOCK, padded
+from ..search import Part
+from .device import Device, DeviceArray, stream_handle
+from .foreign import done_with, is_foreign
 from .lists import RESULTS, Best, Lists, Names, buffer, rounds
 from .planes import Plane, source_of
-from .plans import Planned, needed, queries_at_once
+from .plans import DeviceTask, Planned, needed, queries_at_once
+from .queries import Frame, Packed, Through, asked, refuse_bad
+from .resident import Placed
+from .results import Results
 
 if TYPE_CHECKING:
     from ..index import NestedIndex
 
 Array = npt.NDArray[Any]
 
-GROUP = 1024  # queries per pass: what lists take
 ROOM = 8192  # rows of a list, at least
 FIRST = 4096  # rows of the first round, whose best make the first thresholds
 FEW = 8  # queries so few that rounds are what takes time: fewer of them
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-STORED = {"float32": np.float32, "float16": np.uint16, "bfloat16": np.uint16}
 
 
-class Resident:
+class Resident(Placed):
     """Rows and planes of all parts of an index, one behind the other in blocks of 64."""
 
     def __init__(
         self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None, codes: Sequence[str]
     ) -> None:
-        self.device, self.bounds, self.row_type = device, bounds, row_type
-        self.firsts = np.cumsum([0, *(padded(part.last, BLOCK) for part in parts)]).tolist()
-        self.capacity = self.firsts[-1]
-        if self.capacity >= 2**31:
-            raise ValueError(f"a GPU numbers rows in 32 bits, and the index has {self.capacity} slots; split it")
-        self.n = self.firsts[-2] + parts[-1].last if parts else 0
-        self.gaps = any(part.last % BLOCK for part in parts[:-1])
-        self.names = self._named(parts)
+        super().__init__(device, [Run(0, part.last, part.segment.ids, part.segment.base) for part in parts])
+        self.bounds, self.ends, self.row_type = bounds, device.put(bounds), row_type
         if row_type is not None:
-            self.rows = device.empty((self.capacity, int(bounds[-1])), STORED[row_type])
+            self.rows = device.empty((self.capacity, int(bounds[-1])), parts[0].segment.rows.dtype)
             for part, first in zip(parts, self.firsts, strict=False):
                 self.rows.write(part.segment.rows[: part.last], first * int(bounds[-1]))
-        ends = device.put(bounds)
-        self.planes = {}
+        self.planes: dict[str, Plane] = {}
         for code in codes:
             pieces = [
                 (source_of(part.segment, code), first, padded(part.last, BLOCK))
                 for part, first in zip(parts, self.firsts, strict=False)
             ]
-            self.planes[code] = Plane(device, code, pieces, self.capacity, bounds, ends)
-
-    def _named(self, parts: Sequence[Part]) -> Names:
-        one = parts[0].segment if len(parts) == 1 else None
-        if one is not None and not one.ids.size:
-            return Names(None, one.base, self.n)
-        ids = np.full(self.capacity, -1, np.int64)
-        for part, first in zip(parts, self.firsts, strict=False):
-            some = part.segment
-            ids[first : first + part.last] = (
-                some.ids[: part.last] if some.ids.size else np.arange(some.base, some.base + part.last)
-            )
-        return Names(self.device.put(ids), 0, self.n)
+            self.planes[code] = Plane(device, code, pieces, self.capacity, bounds, self.ends)
 
     def vectors(self, queries: DeviceArray, dims: int, metric: str) -> Any:
         """Queries and stored rows, as kernels that score them exactly take them."""
@@ -79,34 +62,80 @@ class Resident:
             TYPES[self.row_type], dims, arrays.METRICS[metric],
         )  # fmt: skip
 
-    def allowed(self, parts: Sequence[Part], stream: int) -> tuple[DeviceArray | None, int]:
-        """Rows that may be found, as words of the device, and how many words there are for each query; None: all."""
-        sets = max((len(part.allowed) for part in parts), default=0)
-        if sets == 0 and not self.gaps:
-            return None, 0
-        words = np.zeros((max(sets, 1), self.capacity // BLOCK), np.uint64)
-        for part, first in zip(parts, self.firsts, strict=False):
-            at = slice(first // BLOCK, (first + padded(part.last, BLOCK)) // BLOCK)
-            every = np.full((1, -(-part.last // BLOCK)), ~np.uint64(0))
-            for number in range(len(words)):
-                some = part.allowed[number % len(part.allowed)][None] if len(part.allowed) else every
-                words[number, at] = words_within(some, 0, part.last)
-                if part.last % BLOCK:
-                    words[number, at][-1] &= np.uint64(2 ** (part.last % BLOCK) - 1)
-        return self.device.put(words, stream), words.shape[1] if len(words) > 1 else 0
+
+def held_bytes(parts: Sequence[Part]) -> int:
+    """What the rows, planes and ids of parts need, without the room that segments have for more."""
+    total = 0
+    for part in parts:
+        some = part.segment
+        held = (some.rows, some.codes, some.stats, some.signs, some.nibbles)
+        size = sum(one.nbytes for one in held if one is not None)
+        total += -(-size * padded(part.last, BLOCK) // some.capacity) + 8 * len(some.ids)
+    return total
 
 
 class CudaNestedIndex:
-    """A copy of a `NestedIndex` in a GPU's memory, as `NestedIndex.to` makes it; later changes do not reach it."""
+    """A copy of a `NestedIndex` in a GPU's memory, as `NestedIndex.to` makes it; later changes do not reach it.
+
+    Any number of threads may search; searches of one stream run one after the other.
+    """
 
     def __init__(self, index: NestedIndex, device: Device) -> None:
+        if index.ntotal == 0:
+            raise ValueError(f"the index is empty; add vectors before it is copied to {device.name}")
         self._index = index.twin()
-        self.device = device
-        device.activate()
         contents = self._index._contents
         parts = [Part(segment, 0, n) for _, segment, n in self._index._reader_parts(contents)]
-        self._resident = Resident(device, parts, self._index._bounds, self._index.rows, self._index.codes)
-        device.wait()
+        with device.active():
+            self._device = device = device.with_stream()
+            device.require(held_bytes(parts), "the index")
+            self._resident = Resident(device, parts, self._index._bounds, self._index.rows, self._index.codes)
+            self._frame = Frame(contents.frame, device)
+            transform = self._index.transform
+            self._through = None if transform is None else Through(transform, device)
+            device.wait()
+
+    @property
+    def ntotal(self) -> int:
+        """Rows that can be found."""
+        return self._index.ntotal
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    @property
+    def d(self) -> int:
+        """Dims of a stored vector."""
+        return self._index.d
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Nesting boundaries, ascending; the last is `d`."""
+        return self._index.levels
+
+    @property
+    def metric(self) -> str:
+        """``"ip"``, ``"l2"`` or ``"cosine"``."""
+        return self._index.metric
+
+    @property
+    def device(self) -> str:
+        """Where it is, as ``"cuda:0"``."""
+        return self._device.name
+
+    def memory_usage(self) -> int:
+        """Bytes of the device's memory held between searches."""
+        return self._device.held
+
+    def __repr__(self) -> str:
+        inside = repr(self._index).removeprefix("NestedIndex")
+        return f"CudaNestedIndex{inside.removesuffix(')')}, device={self.device!r})"
+
+    def to(self, device: Any, *, stream: Any = None) -> NestedIndex | CudaNestedIndex:
+        """A copy on another device, or with ``"cpu"`` a `NestedIndex` of its own."""
+        if device == "cpu":
+            return copy.deepcopy(self._index)
+        return CudaNestedIndex(self._index, Device.after(device, stream))
 
     def search(
         self,
@@ -117,61 +146,96 @@ class CudaNestedIndex:
         plan: Any = None,
         recall: float | None = None,
         filter: Any = None,
-        stream: int = 0,
-    ) -> tuple[Array, Array]:
+        stream: Any = None,
+        check: bool = True,
+    ) -> tuple[Any, Any]:
         """The k best rows for each query, as `NestedIndex.search` finds them.
 
-        A `recall` is reached by the plan that the index has for it, as tuned on the CPU; if there is none yet, it is
-        tuned there first. Besides what `NestedIndex.search` raises: a ValueError for k above 2048, or for a stage of
-        stored rows that leaves more than 2048 to another stage.
-        """
-        k = arrays.result_count(k)
-        index = self._index
-        plan = index._stages(plan, recall, k, dims, None)
-        if plan is None:
-            index._refuse_rowless("exact search")
-        contents, task, parts, bounds = index._ready(q, k, dims, filter)
-        plan = staged(plan, len(task.queries), contents.ntotal)
-        steps = None if plan is None else needed(index._steps(plan, task, contents), contents.ntotal)
-        if task.k > RESULTS:
-            raise ValueError(f"k={task.k}; a GPU lists at most {RESULTS} results a query: search the index on the CPU")
-        self.device.activate()
-        scores, ids = np.empty((len(task.queries), task.k)), np.empty((len(task.queries), task.k), np.int64)
-        group = GROUP if steps is None else queries_at_once(steps, self._resident.n)
-        for first in range(0, len(task.queries), group):
-            some = slice(first, first + group)
-            allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], stream)
-            own = replace(task, queries=task.queries[some])
-            if steps is None:
-                best = Exact(self._resident, own, stream).run(bounds, allowed, step)
-            else:
-                best = self._planned(steps, own, contents.frame, allowed, step, stream)
-            scores[some], ids[some] = best.scores.numpy(stream), best.ids.numpy(stream)
-        return as_results(scores, ids, k, task.metric)
+        Parameters
+        ----------
+        q : (nq, d) array
+            Of the host, or of the device (`DeviceArray`, torch, cupy, jax, and what else has ``__dlpack__`` or
+            ``__cuda_array_interface__``), of any type that `NestedIndex.search` takes.
+        k, dims, plan, recall, filter
+            As for `NestedIndex.search`; k is 2048 at most, and so is what a stage of stored rows keeps for another
+            stage. What `recall` needs is tuned on the CPU.
+        stream : optional
+            What the search runs in: a stream of torch, cupy or cuda.core, or its handle. Default: the default stream.
+            It waits for what made `q`.
+        check : bool
+            Whether queries of the device are looked at before the search is begun, which waits for them, so that NaN
+            and Inf are an error as they are on the host. False: nothing waits, and queries with NaN or Inf find
+            nothing.
 
-    def _planned(
-        self, steps: list[Step], task: Task, frame: Frame, allowed: DeviceArray | None, step: int, stream: int
+        Returns
+        -------
+        D : (nq, k) float32
+        I : (nq, k) int64
+            As `NestedIndex.search`, bit for bit. For queries of the host numpy arrays; else arrays of the same library
+            on the device (`DeviceArray` for one that is not known), which may still be in the making: what that library
+            does with them in its current stream waits for them.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `NestedIndex.search`; queries on another device.
+        MemoryError
+            If the device has too little for the search.
+        """
+        index, k, order = self._index, arrays.result_count(k), stream_handle(stream)
+        chosen = index._stages(plan, recall, k, dims, None)
+        if chosen is None:
+            index._refuse_rowless("exact search")
+        dims = index._width(dims)
+        count = min(k, self.ntotal)
+        if count > RESULTS:
+            raise ValueError(f"k={count}; a GPU lists at most {RESULTS} results a query: search the index on the CPU")
+        with self._device.active():
+            found = asked(index, self._through, q, dims, self._device, order)
+            if check:
+                refuse_bad(found, index, q, dims, order)
+            steps = self._steps(staged(chosen, len(found.values), self.ntotal), count, dims)
+            parts = index._chosen(index._contents, len(found.values), filter)
+            results = Results(self._device, len(found.values), k, self.metric, found.bad, order)
+            group = queries_at_once(steps, self._resident.n)
+            for first in range(0, len(found.values), group):
+                last = min(first + group, len(found.values))
+                some = slice(first, last)
+                task = DeviceTask(found.values.rows(first, last), count, dims, self.metric)
+                allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
+                results.put(self._found(task, steps, allowed, step, order), first, last - first)
+            self._device.reads(order)
+            done_with(q, order)
+            return results.given(q, stream) if is_foreign(q) else results.numpy()
+
+    def _steps(self, plan: Any, k: int, dims: int) -> list[Step]:
+        """Of a plan; none: exact search."""
+        return [] if plan is None else needed(self._index._steps(plan, k, dims, self.ntotal), self.ntotal)
+
+    def _found(
+        self, task: DeviceTask, steps: Sequence[Step], allowed: DeviceArray | None, step: int, stream: int
     ) -> Best:
+        """The best of a batch of queries."""
+        index, resident = self._index, self._resident
+        if not steps:
+            return Exact(resident, task, stream).run(index._ends(task.dims), allowed, step)
         head, found = steps[0], None
-        if head.code == "raw":
-            bounds = self._index._bounds[: head.levels]
-            queries = np.ascontiguousarray(task.queries[:, : head.dims])
-            own = replace(task, queries=queries, k=head.keep, dims=head.dims)
-            names = self._resident.names if len(steps) == 1 else Names(None, 0, self._resident.n)
-            search = Exact(self._resident, own, stream, names)
-            found = search.run(bounds if bounds[-1] == head.dims else None, allowed, step)
-        return Planned(self._resident, steps, task, frame, stream).run(allowed, step, found)
+        if head.code == "raw":  # named by row numbers, where other stages go on with them
+            names = resident.names if len(steps) == 1 else Names(None, 0, resident.n)
+            first = replace(task, k=head.keep, dims=head.dims)
+            found = Exact(resident, first, stream, names).run(index._ends(head.dims), allowed, step)
+        return Planned(resident, steps, task, self._frame, stream).run(allowed, step, found)
 
 
 class Exact:
-    """Certified exact search of a batch."""
+    """Certified exact search of a batch of queries that are on the device."""
 
-    def __init__(self, resident: Resident, task: Task, stream: int, names: Names | None = None) -> None:
+    def __init__(self, resident: Resident, task: DeviceTask, stream: int, names: Names | None = None) -> None:
         self.resident, self.task, self.stream = resident, task, stream
         self.names = names or resident.names
         self.device, self.native = resident.device, resident.device.native
-        self.nq = len(task.queries)
-        self.queries = self.device.put(task.queries, stream)
+        self.queries = task.queries
+        self.nq = len(self.queries)
         self.vectors = resident.vectors(self.queries, task.dims, task.metric)
         self.best = Best(self.device, self.nq, task.k, stream)
 
@@ -185,21 +249,15 @@ class Exact:
 
     def _scan(self, bounds: Array, allowed: DeviceArray | None, step: int) -> DeviceArray:
         task, resident, stream = self.task, self.resident, self.stream
-        packed = Packed(task, bounds, 0)
-        codes, sums, stats = (self.device.put(one, stream) for one in (packed.codes, packed.sums, packed.stats))
-        multiply, offset = self.device.put(packed.multiply, stream), self.device.put(packed.offset, stream)
-        coded = self.native.Queries(
-            codes.buffer, self.nq, packed.codes.shape[1], sums.buffer, stats.buffer, packed.codes.shape[0],
-            len(bounds), None, None, None,
-        )  # fmt: skip
+        packed = Packed.of(self.queries, bounds, resident.ends, task.metric, stream)
         first = padded(max(FIRST, 8 * task.k), BLOCK)
         lists = Lists(self.device, self.nq, max(ROOM, first), stream)
         for stride, skip in rounds(resident.n, first, 32 if self.nq <= FEW else 8):
             self.native.scan_certified(
-                resident.planes["i8"].native, coded, len(bounds), arrays.METRICS[task.metric], resident.n, stride, skip,
-                buffer(allowed), step, lists.native, stream,
+                resident.planes["i8"].native, packed.native, len(bounds), arrays.METRICS[task.metric], resident.n,
+                stride, skip, buffer(allowed), step, lists.native, stream,
             )  # fmt: skip
-            self._rescore(lists, multiply, offset)
+            self._rescore(lists, packed.multiply, packed.offset)
         return lists.lost
 
     def _rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:

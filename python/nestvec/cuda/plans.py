@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..arrays import METRICS
-from ..coding import Frame, encode
 from ..plan import Step
 from ..planes import BLOCK, padded
-from ..search import Task
 from .device import DeviceArray
 from .lists import RESULTS, Best, Lists, Names, buffer, rounds
+from .queries import Coded, Frame, encode
 
 if TYPE_CHECKING:
     from .dense import Resident
@@ -67,41 +65,26 @@ def needed(steps: Sequence[Step], total: int) -> list[Step]:
 
 def queries_at_once(steps: Sequence[Step], n: int) -> int:
     """How many queries share a scan, for their lists to fit into `LISTED` bytes."""
-    if steps[0].code == "raw":
+    if not steps or steps[0].code == "raw":
         return GROUP
     room = max(Extent.of(steps[0].keep, n, nq).room for nq in (1, GROUP))
     return max(min(LISTED // (8 * room), GROUP), 1)
 
 
-class Coded(NamedTuple):
-    """Queries for one stage, and what makes scores of its values."""
+@dataclass(frozen=True)
+class DeviceTask:
+    """What is asked: `nestvec.search.Task` with queries on the device."""
 
-    native: Any
-    units: DeviceArray
-    offsets: DeviceArray
-
-
-def coded(resident: Resident, task: Task, step: Step, frame: Frame, stream: int) -> Coded:
-    """The queries of a batch, coded as a stage reads them."""
-    device, nq = resident.device, len(task.queries)
-    made = encode(task.queries, step.code, step.dims, step.widest, frame)
-    codes, digits = device.put(made.codes, stream), None
-    if step.code == "b1":
-        digits, words = codes, codes.shape[2]
-        codes = device.empty((nq, words * 64), np.int8, stream)
-        device.native.codes_of_digits(digits.buffer, nq, words, codes.buffer, stream)
-    shifts = device.put(np.asarray(made.shifts, np.int64), stream)
-    lifts = device.put(np.asarray(made.lifts, np.float32), stream)
-    native = device.native.Queries(
-        codes.buffer, nq, codes.shape[1], None, None, nq, step.levels, shifts.buffer, lifts.buffer, buffer(digits)
-    )
-    return Coded(native, device.put(made.units, stream), device.put(made.offsets, stream))
+    queries: DeviceArray
+    k: int
+    dims: int
+    metric: str
 
 
 class Planned:
     """A batch of queries on its way through the stages of a plan."""
 
-    def __init__(self, resident: Resident, steps: Sequence[Step], task: Task, frame: Frame, stream: int) -> None:
+    def __init__(self, resident: Resident, steps: Sequence[Step], task: DeviceTask, frame: Frame, stream: int) -> None:
         self.resident, self.steps, self.task, self.frame, self.stream = resident, steps, task, frame, stream
         self.device, self.native = resident.device, resident.device.native
         self.nq = len(task.queries)
@@ -122,7 +105,7 @@ class Planned:
                     return found
                 lists = self._listed(found)
                 continue
-            queries = coded(self.resident, self.task, step, self.frame, self.stream)
+            queries = encode(self.task.queries, step.code, step.dims, step.widest, self.frame, self.stream)
             if lists is None:
                 lists = self._scanned(step, queries, allowed, stride)
             else:
@@ -160,13 +143,13 @@ class Planned:
         """Exact scores of the rows listed, and their ids, or their numbers."""
         k, n = step.keep, self.resident.n
         names = self.resident.names if named else Names(None, 0, n)
-        queries = self.device.put(self.task.queries, self.stream)
         best = Best(self.device, self.nq, k, self.stream)
         shares = max(min(RANKED // self.nq, listed // max(2 * k, 64)), 1)
         partial = Best(self.device, self.nq * shares, k, self.stream) if shares > 1 else best
+        vectors = self.resident.vectors(self.task.queries, step.dims, self.task.metric)
         self.native.rank_lists(
-            lists.native, self.resident.vectors(queries, step.dims, self.task.metric), buffer(names.ids), names.base, n,
-            shares, partial.scores.buffer, partial.ids.buffer, best.scores.buffer, best.ids.buffer, k, self.stream,
+            lists.native, vectors, buffer(names.ids), names.base, n, shares, partial.scores.buffer, partial.ids.buffer,
+            best.scores.buffer, best.ids.buffer, k, self.stream,
         )  # fmt: skip
         return best
 
