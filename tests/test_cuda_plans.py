@@ -218,6 +218,22 @@ def test_recall_and_plans_of_tuning(device: Any, rng: np.random.Generator) -> No
     same(there, index, x[:0], 5, plan=[Stage("b1", keep=50), RAW])
 
 
+def test_queries_on_the_device(device: Any, rng: np.random.Generator) -> None:
+    """Answers stay there; queries that are not numbers find nothing where nobody looks."""
+    x, q = rng.standard_normal((300, 60), np.float32), rng.standard_normal((4, 60), np.float32)
+    index = nv.NestedIndex(60, codes=CODES, rotate=True)
+    index.add(x)
+    there, plan = CudaNestedIndex(index, device), [Stage("b1", keep=60), Stage("i4", dims=40, keep=30), RAW]
+    D, I = index.search(q, 5, plan=plan)
+    q[2, 7] = np.nan
+    found = there.search(device.put(q), 5, plan=plan, check=False)
+    D[2], I[2] = -np.inf, -1
+    np.testing.assert_array_equal(found[0].numpy(), D, strict=True)
+    np.testing.assert_array_equal(found[1].numpy(), I, strict=True)
+    with pytest.raises(ValueError, match="row 2, column 7"):
+        there.search(device.put(q), 5, plan=plan)
+
+
 def test_refusals(device: Any, rng: np.random.Generator) -> None:
     x = rng.standard_normal((4000, 16), np.float32)
     index, codes = nv.NestedIndex(16), nv.NestedIndex(16, rows=None)
