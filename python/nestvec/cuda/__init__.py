@@ -7,5 +7,6 @@ nothing moves to a GPU by itself.
 from __future__ import annotations
 
 from .device import Device, DeviceArray, available, reason
+from .stateless import prefix_scores, prefix_topk
 
-__all__ = ["Device", "DeviceArray", "available", "reason"]
+__all__ = ["Device", "DeviceArray", "available", "prefix_scores", "prefix_topk", "reason"]

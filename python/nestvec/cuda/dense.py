@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .. import arrays
 from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded, words_within
 from ..search import Packed, Part, Task, as_results
+from . import halves
 from .device import Device, DeviceArray
 from .lists import RESULTS, Best, Lists, Names, buffer
 
@@ -138,10 +139,11 @@ class Exact:
         self.best = Best(self.device, self.nq, task.k, stream)
 
     def run(self, bounds: Array | None, allowed: DeviceArray | None, step: int) -> Best:
-        """Scan in rounds of more and more rows, each with the thresholds that those before it made."""
-        lost = None
-        if bounds is not None:
-            lost = self._scan(bounds, allowed, step)
+        """Scan in rounds of more and more rows, each with the thresholds that those before it made.
+
+        `bounds` are the ends of planes to scan; None: none ends at the dims searched, and rows are scanned.
+        """
+        lost = halves.scan(self, allowed, step) if bounds is None else self._scan(bounds, allowed, step)
         self._score_all(lost, allowed, step)
         return self.best
 
@@ -163,11 +165,12 @@ class Exact:
                 resident.plane, coded, len(bounds), arrays.METRICS[task.metric], at, end, buffer(allowed), step,
                 lists.native, stream,
             )  # fmt: skip
-            self._rescore(lists, multiply, offset)
+            self.rescore(lists, multiply, offset)
             at, rows = end, rows * growth
         return lists.lost
 
-    def _rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+    def rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+        """Score what is listed, and empty the lists; `multiply` and `offset` make thresholds of scores."""
         names, best = self.resident.names, self.best
         self.native.rescore(
             lists.native, self.vectors, buffer(multiply), buffer(offset), buffer(names.ids), names.base, names.n,
