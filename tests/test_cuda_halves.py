@@ -170,13 +170,28 @@ def test_no_bound_is_below_the_score_and_few_reach_the_best(
 
 def test_bounds_hold_where_all_roundings_add_up(device: Any, rng: np.random.Generator, row_type: str) -> None:
     """Rows along what a query lost when it was rounded, and float32 rows that all lose as they are rounded."""
-    q = rng.uniform(1, 2, (1, 64)).astype(np.float32)
+    q = rng.uniform(1, 2, (2, 64)).astype(np.float32)
     half = q.astype(TYPES["bfloat16" if row_type == "float32" else row_type]).astype(np.float32)
-    x = np.stack([(q - half)[0] * 2.0**8, np.full(64, 1 + 0.99 * 2.0**-8 / 2)]).astype(TYPES[row_type])
+    x = np.stack([(q - half)[0] * 2.0**8, np.full(64, 1 + 0.99 * 2.0**-8)]).astype(TYPES[row_type])
+    q[1] = half[1]
     for metric in METRICS:
         bounds, multiply, offset = bounds_of(device, q, x, metric)
         exact = exact_in_units(q, x, metric, multiply, offset)
         assert (bounds >= exact - rounding(q, x, metric, multiply, offset)).all()
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_sums_beyond_float32(device: Any, rng: np.random.Generator, small_rounds: None, kind: str, metric: str) -> None:
+    x = rng.choice([-3e38, 3e38, 1e30, 1.0], (400, 40)).astype(TYPES[kind])
+    check(device, rng.choice([-1, 1, 1.5], (9, 40)).astype(np.float32), x, 10, metric)
+
+
+def test_bounds_of_zeros(device: Any, rng: np.random.Generator, row_type: str) -> None:
+    x = np.zeros((3, 20), TYPES[row_type])
+    for metric in METRICS:
+        bounds, *_ = bounds_of(device, rng.standard_normal((2, 20), np.float32), x, metric)
+        np.testing.assert_allclose(bounds, 0, atol=1e-30)
 
 
 def test_only_rows_that_reach_the_threshold_are_listed(device: Any, rng: np.random.Generator, row_type: str) -> None:

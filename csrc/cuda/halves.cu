@@ -4,8 +4,9 @@
 //     <h + r, x>  <=  S + (|r| + (gamma + rho) |h|) |x|
 //
 // gamma: each multiplication of depth 16 may cut 17 terms off at 2^-22 of the largest, twice what is known of any GPU.
-// rho: float32 rows round to bfloat16, 2^-9 of each element. The bound is about 2^-12 (float16) or 2^-9 of |q| |x|, a
-// few percent of the deviation of scores: a second part of h would leave out few rows more, for twice the products.
+// rho: float32 rows round to bfloat16, 2^-8 of each element. |r| is about 2^-12 of |q| for float16 and 2^-9 for
+// bfloat16, so the bound is off by a few percent of the deviation of scores, up to a fifth for float32 rows: a second
+// part of h would leave out few rows more, for twice the products.
 //
 // Each row is read once for up to 128 queries: a lane loads 16 bytes, eight dims, of a row, four lanes 32 dims. Words 0
 // and 1 go into one multiplication, 2 and 3 into the next, for rows and queries alike: the order of dims is free.
@@ -309,7 +310,7 @@ __global__ void pack_kernel(Vectors v, HalfQueries out, double* multiply, double
   }
   if (lane != 0) return;
   double norm = sqrt(half_square), share = norm_error(v.dims);
-  double gamma = double(out.stride / 16) * 17 * 0x1p-22 + 0x1p-20, rho = v.type == 0 ? 0x1.01p-9 : 0;
+  double gamma = double(out.stride / 16) * 17 * 0x1p-22 + 0x1p-20, rho = v.type == 0 ? 0x1.01p-8 : 0;
   double error = (sqrt(rest_square) + (gamma + rho) * norm) * (1 + 2 * share) + 2 * share * norm;
   out.errors[query] = float(error * (1 + 0x1p-20) + 0x1p-110);
   out.steps[query] = step;

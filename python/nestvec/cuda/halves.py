@@ -23,9 +23,9 @@ def scan(search: Exact, allowed: DeviceArray | None, step: int) -> DeviceArray:
     """Scan all rows in rounds, each with the thresholds that those before it made, into ``search.best``.
 
     Bounds are inner products of the leading dims by tensor cores, of a query times a power of two and rounded to the
-    type of the rows (bfloat16 for float32 rows, which are rounded too), plus 2^-9 of the norms for bfloat16 or float32
-    and 2^-12 for float16, plus dims times 2^-22 for sums in float32. Rows whose bound reaches the k-th best score are
-    scored exactly.
+    type of the rows (bfloat16 for float32 rows, which are rounded too), plus what that can change: about 2^-12 of the
+    norms for float16, 2^-9 for bfloat16 and 2^-7.5 for float32, and dims times 2^-22 for sums in float32. Rows whose
+    bound reaches the k-th best score are scored exactly.
 
     Returns
     -------
