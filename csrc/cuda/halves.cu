@@ -42,7 +42,7 @@ __device__ inline uint16_t rounded_f16(float value) {
 }
 
 __device__ inline uint32_t bf16_pair(float low, float high) {
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
   return rounded_bf16(low) | uint32_t(rounded_bf16(high)) << 16;
 #else
   uint32_t pair;
@@ -113,7 +113,7 @@ __device__ void multiply<F16>(float (&c)[4], const uint32_t (&a)[4], const uint3
   mma_f16(c, a, b);
 }
 
-// |x| by four lanes, for rows whose squares leave the range of float32.
+// |x| by four lanes, for rows whose squares leave the range of float32; NaN for rows that hold NaN or Inf.
 template <class Type>
 __device__ float careful_norm(const typename Type::Stored* row, int dims) {
   double sum = 0;
@@ -123,7 +123,7 @@ __device__ float careful_norm(const typename Type::Stored* row, int dims) {
   }
   sum += __shfl_xor_sync(EVERYBODY, sum, 1);
   sum += __shfl_xor_sync(EVERYBODY, sum, 2);
-  return float(sqrt(sum));
+  return sum < INFINITY ? float(sqrt(sum)) : NAN;
 }
 
 // Relative error of a norm: float32 sums of dims / 4 squares by each of four lanes, and a few operations more.
@@ -243,7 +243,7 @@ __global__ void __launch_bounds__(ROWS * QUERIES * WARP) halves_kernel(Scanned s
       if (__any_sync(EVERYBODY, !(square > LEAST_SQUARE && square < MOST_SQUARE)))
         norm = careful_norm<Type>(row_of(i), dims);
       int64_t row = row0 + i * 8;
-      if (row >= s.v.n) continue;
+      if (row >= s.v.n || norm != norm) continue;
       RowTerms mine(norm, s.v);
 #pragma unroll
       for (int c = 0; c < COLUMNS * 2; c++) {

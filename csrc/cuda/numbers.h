@@ -44,7 +44,7 @@ __device__ inline float threshold(double tau, double multiply, double offset) {
 __device__ inline float widened_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
 
 __device__ inline float widened_f16(uint16_t bits) {
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
   uint32_t sign = uint32_t(bits & 0x8000) << 16, rest = bits & 0x7fff;
   if (rest < 0x400) {  // subnormal: its value is rest times 2^-24
     float value = float(rest) * 0x1p-24f;

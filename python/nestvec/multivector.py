@@ -586,6 +586,39 @@ class MultiVectorIndex(Collection[Contents]):
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(slices.converted(tokens, np.float64), offsets)
 
+    @reading
+    def to(self, device: Any = "cuda", *, stream: Any = None) -> Any:
+        """A copy in a GPU's memory, which is searched there with the same results.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaMultiVectorIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there.
+        MemoryError
+            If the GPU has too little free memory.
+        """
+        from . import cuda
+
+        place = cuda.Device.after(device, stream)
+        return cuda.CudaMultiVectorIndex(self, place)
+
     def _width(self, dims: int | None) -> int:
         if dims is not None:
             raise ValueError(f"dims must be left out, plans choose how much of an encoding to read; got {dims!r}")

@@ -74,7 +74,7 @@ def prefix_topk(
     ([[3.0, 1.0]], [[1, 0]])
     """
     k = arrays.result_count(k)
-    queries, rows, row_type, dims = checked_pair(q, x, dims, metric)
+    queries, rows, row_type, dims = _pair(q, x, dims, metric)
     none = np.empty(0, np.int64)
     segment = Segment.unpacked(rows, none)
     task = Task(queries, min(k, len(rows)), dims, metric, row_type)
@@ -108,7 +108,7 @@ def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip"
     >>> nv.prefix_scores(np.float32([[3, 4]]), np.float32([[3, 4], [0, 0]]), metric="l2").tolist()
     [[0.0, 25.0]]
     """
-    queries, rows, row_type, dims = checked_pair(q, x, dims, metric)
+    queries, rows, row_type, dims = _pair(q, x, dims, metric)
     out = np.empty((len(queries), len(rows)), np.float32)
     score = getattr(backends.current(), f"scores_{ROW_SUFFIX[row_type]}")
     wide = slices.converted(queries, np.float64)
@@ -126,8 +126,7 @@ def prefix_scores(q: Any, x: Any, *, dims: int | None = None, metric: str = "ip"
     return out
 
 
-def checked_pair(q: Any, x: Any, dims: int | None, metric: str) -> tuple[Array, Array, str, int]:
-    """Queries as float32, rows of `dims` as kernels read them, their type, and dims."""
+def _pair(q: Any, x: Any, dims: int | None, metric: str) -> tuple[Array, Array, str, int]:
     arrays.one_of(metric, "metric", tuple(arrays.METRICS))
     rows = arrays.vectors(x, "x")
     d = rows.shape[1]
