@@ -112,6 +112,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_dlpack(m);
   bind_queries(m);
   bind_dense(m);
+  bind_halves(m);
 #ifdef NESTVEC_CUDA_PROBE
   bind_probe(m);
 #endif

@@ -54,17 +54,20 @@ Blocks blocks_of(const Plane& plane, int64_t rows, int64_t stride, int64_t skip)
 Vectors make_vectors(const Buffer& queries, int64_t nq, int64_t query_stride, const Buffer& rows, int64_t n,
                      int64_t row_stride, int type, int64_t dims, int metric) {
   need(type >= 0 && type <= 2 && dims >= 1 && dims <= query_stride && dims <= row_stride, "dims");
+  int64_t values = n ? (n - 1) * row_stride + dims : 0;  // the last row may end with what is compared
   if (type == 0)
-    rows.at<float>(n * row_stride, "rows");
+    rows.at<float>(values, "rows");
   else
-    rows.at<uint16_t>(n * row_stride, "rows");
+    rows.at<uint16_t>(values, "rows");
   return {queries.at<const float>(nq * query_stride, "queries"),
           query_stride,
           rows.pointer(),
           row_stride,
           type,
           dims,
-          metric};
+          metric,
+          nq,
+          n};
 }
 
 void bind_scans(py::module_& m) {
@@ -136,6 +139,9 @@ void bind_dense(py::module_& m) {
           list_best({scores.at<double>(lists.nq * k, "scores"), found.at<int64_t>(lists.nq * k, "ids"), k}, lists.get(),
                     lists.nq, stream_of(stream));
         });
+  m.def("scores_of_rows", [](const Vectors& vectors, const Buffer& out, uintptr_t stream) {
+    scores_of_rows(vectors, out.at<float>(vectors.nq * vectors.n, "scores"), stream_of(stream));
+  });
   m.def("top_k_of_rows", [](const Vectors& vectors, const py::object& only, int64_t nq, int64_t n, int64_t shares,
                             const py::object& allowed, int64_t step, const py::object& ids, int64_t base,
                             const Buffer& partial_scores, const Buffer& partial_ids, const Buffer& scores,

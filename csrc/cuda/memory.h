@@ -25,6 +25,7 @@ int current_device();
 void use_device(int device);
 DeviceFacts facts(int device);
 int multiprocessors();               // of the current device
+size_t shared_limit();               // bytes that a block of the current device may ask for
 size_t free_bytes(int device);       // for this process: what it has freed and keeps counts
 int device_of(const void* pointer);  // -1: memory of the host
 

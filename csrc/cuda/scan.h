@@ -1,5 +1,6 @@
 // Scans of planes of codes: which rows reach the threshold of their query.
 #pragma once
+#include "blocks.h"
 #include "lists.h"
 
 namespace nestvec::cuda {
@@ -29,19 +30,6 @@ struct CodedQueries {
   const int64_t* shifts;
   const float* lifts;
   const uint64_t* digits;  // for signs: (nq, DIGITS, stride / 64)
-};
-
-// Blocks of 64 rows: each `stride`-th one, less each `skip`-th of those (0: less none). A scan in rounds takes few rows
-// from everywhere first, so that thresholds do not depend on the order of rows.
-struct Blocks {
-  int64_t rows;  // of the plane
-  int64_t stride, skip;
-
-  int64_t count() const {
-    auto every = [this](int64_t step) { return ceil_div(ceil_div<int64_t>(rows, 64), step); };
-    return every(stride) - (skip ? every(stride * skip) : 0);
-  }
-  __device__ int64_t first_row(int64_t i) const { return stride * (skip ? i + i / (skip - 1) + 1 : i) * 64; }
 };
 
 // Appends rows whose certified upper bound over `levels` levels reaches the threshold: kernels/scan.py.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -14,11 +14,12 @@ from ..ids import Run
 from ..plan import Step, staged
 from ..planes import BLOCK, padded
 from ..search import Part
+from . import halves
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
 from .lists import RESULTS, Best, Lists, Names, buffer, rounds
 from .planes import Plane, source_of
-from .plans import DeviceTask, Planned, needed, queries_at_once
+from .plans import Planned, needed, queries_at_once
 from .queries import Frame, Packed, Through, asked, refuse_bad
 from .resident import Placed
 from .results import Results
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+GROUP = 1024  # queries per pass: what lists take
 ROOM = 8192  # rows of a list, at least
 FIRST = 4096  # rows of the first round, whose best make the first thresholds
 FEW = 8  # queries so few that rounds are what takes time: fewer of them
@@ -197,11 +199,11 @@ class CudaNestedIndex:
             steps = self._steps(staged(chosen, len(found.values), self.ntotal), count, dims)
             parts = index._chosen(index._contents, len(found.values), filter)
             results = Results(self._device, len(found.values), k, self.metric, found.bad, order)
-            group = queries_at_once(steps, self._resident.n)
+            group = queries_at_once(steps, self._resident.n) if steps else GROUP
             for first in range(0, len(found.values), group):
                 last = min(first + group, len(found.values))
                 some = slice(first, last)
-                task = DeviceTask(found.values.rows(first, last), count, dims, self.metric)
+                task = DeviceTask(found.values.rows(first, last), count, dims, self.metric, index.rows or "")
                 allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
                 results.put(self._found(task, steps, allowed, step, order), first, last - first)
             self._device.reads(order)
@@ -227,6 +229,17 @@ class CudaNestedIndex:
         return Planned(resident, steps, task, self._frame, stream).run(allowed, step, found)
 
 
+@dataclass(frozen=True)
+class DeviceTask:
+    """What is asked: `nestvec.search.Task` with queries on the device."""
+
+    queries: DeviceArray
+    k: int
+    dims: int
+    metric: str
+    row_type: str
+
+
 class Exact:
     """Certified exact search of a batch of queries that are on the device."""
 
@@ -240,10 +253,11 @@ class Exact:
         self.best = Best(self.device, self.nq, task.k, stream)
 
     def run(self, bounds: Array | None, allowed: DeviceArray | None, step: int) -> Best:
-        """Scan in rounds of more and more rows, each with the thresholds that those before it made."""
-        lost = None
-        if bounds is not None:
-            lost = self._scan(bounds, allowed, step)
+        """Scan in rounds of more and more rows, each with the thresholds that those before it made.
+
+        `bounds` are the ends of planes to scan; None: none ends at the dims searched, and rows are scanned.
+        """
+        lost = halves.scan(self, allowed, step) if bounds is None else self._scan(bounds, allowed, step)
         self._score_all(lost, allowed, step)
         return self.best
 
@@ -257,10 +271,11 @@ class Exact:
                 resident.planes["i8"].native, packed.native, len(bounds), arrays.METRICS[task.metric], resident.n,
                 stride, skip, buffer(allowed), step, lists.native, stream,
             )  # fmt: skip
-            self._rescore(lists, packed.multiply, packed.offset)
+            self.rescore(lists, packed.multiply, packed.offset)
         return lists.lost
 
-    def _rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+    def rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+        """Score what is listed, and empty the lists; `multiply` and `offset` make thresholds of scores."""
         names, best = self.names, self.best
         self.native.rescore(
             lists.native, self.vectors, buffer(multiply), buffer(offset), buffer(names.ids), names.base, names.n,

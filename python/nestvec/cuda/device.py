@@ -238,6 +238,8 @@ class DeviceArray:
         Name of the values' type: that of `dtype`, or ``"bfloat16"``.
     stream : int
         Handle of the stream that makes its values.
+    pitch : int
+        Elements from one row to the next: as many as a row has, but for views that `foreign.incoming` is asked for.
     """
 
     def __init__(
@@ -251,6 +253,7 @@ class DeviceArray:
     ) -> None:
         self.device, self.buffer, self.shape, self.dtype, self.stream = device, buffer, shape, dtype, stream
         self.type = type or dtype.name
+        self.pitch = math.prod(shape[1:])
 
     @property
     def ndim(self) -> int:

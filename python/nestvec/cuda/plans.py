@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..arrays import METRICS
@@ -14,7 +13,7 @@ from .lists import RESULTS, Best, Lists, Names, buffer, rounds
 from .queries import Coded, Frame, encode
 
 if TYPE_CHECKING:
-    from .dense import Resident
+    from .dense import DeviceTask, Resident
 
 GROUP = 1024  # queries at a time, at most
 FIRST = 4096  # rows of the first round, at least
@@ -65,20 +64,10 @@ def needed(steps: Sequence[Step], total: int) -> list[Step]:
 
 def queries_at_once(steps: Sequence[Step], n: int) -> int:
     """How many queries share a scan, for their lists to fit into `LISTED` bytes."""
-    if not steps or steps[0].code == "raw":
+    if steps[0].code == "raw":
         return GROUP
     room = max(Extent.of(steps[0].keep, n, nq).room for nq in (1, GROUP))
     return max(min(LISTED // (8 * room), GROUP), 1)
-
-
-@dataclass(frozen=True)
-class DeviceTask:
-    """What is asked: `nestvec.search.Task` with queries on the device."""
-
-    queries: DeviceArray
-    k: int
-    dims: int
-    metric: str
 
 
 class Planned:
