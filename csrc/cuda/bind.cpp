@@ -101,6 +101,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_memory(m);
   bind_lists(m);
   bind_dense(m);
+  bind_maxsim(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

@@ -73,6 +73,7 @@ inline Naming naming_of(const py::object& ids, int64_t base, int64_t n) {
   return {optional<const int64_t>(ids, n, "ids"), base};
 }
 
-void bind_dense(py::module_&);  // bind_dense.cpp
+void bind_dense(py::module_&);   // bind_dense.cpp
+void bind_maxsim(py::module_&);  // bind_maxsim.cpp
 
 }  // namespace nestvec::cuda

@@ -1,6 +1,6 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan)
-set(cuda_bindings bind bind_dense)
+set(cuda_kernels memory lists best exact scan bags maxsim maxsim_exact)
+set(cuda_bindings bind bind_dense bind_maxsim)
 list(TRANSFORM cuda_kernels REPLACE "(.+)" "csrc/cuda/\\1.cu")
 list(TRANSFORM cuda_bindings REPLACE "(.+)" "csrc/cuda/\\1.cpp")
 
