@@ -39,6 +39,7 @@ from .tokens import (
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
+    from .cuda.multivector import CudaMultiVectorIndex
     from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
@@ -372,11 +373,7 @@ class MultiVectorIndex(Collection[Contents]):
         k = arrays.result_count(k)
         contents = self._contents
         queries = self._queries(contents, q)
-        if recall is not None and (exact is not None or candidates is not None):
-            raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
-        chosen = self._stages(plan, recall, k, None, threads)
-        exact = True if recall is not None and chosen is None else exact
-        c, stages = self._ways(contents, len(queries), k, candidates, exact, chosen)
+        c, stages = self._chosen(contents, len(queries), k, candidates, exact, plan, recall, threads)
         ranked = queries if carve is None else carved(queries, carve)
         words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
         if c is None:
@@ -481,6 +478,24 @@ class MultiVectorIndex(Collection[Contents]):
         c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
         return c, stages
 
+    def _chosen(
+        self,
+        contents: Contents,
+        queries: int,
+        k: int,
+        candidates: int | None,
+        exact: bool | None,
+        plan: Any,
+        recall: float | None,
+        threads: int | None,
+    ) -> tuple[int | None, Any]:
+        """The same, where a plan may be chosen by its recall."""
+        if recall is not None and (exact is not None or candidates is not None):
+            raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
+        plan = self._stages(plan, recall, k, None, threads)
+        exact = True if recall is not None and plan is None else exact
+        return self._ways(contents, queries, k, candidates, exact, plan)
+
     @limited
     @reading
     def range_search(
@@ -567,6 +582,27 @@ class MultiVectorIndex(Collection[Contents]):
         kept = [p[p >= 0][:c] for p in positions]
         keys = [p if contents.names is None else contents.names[p] for p in kept]
         return _padded(contents, [(s[: len(p)], p) for s, p in zip(scores, keys, strict=True)], c)
+
+    @reading
+    def to(self, device: str = "cuda") -> CudaMultiVectorIndex:
+        """A copy in the memory of a GPU, whose `search` finds the same; later changes do not reach it.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"``, or ``"cuda:1"`` for the second GPU.
+
+        Raises
+        ------
+        ImportError, RuntimeError
+            If the package was built without CUDA; if there is no such GPU.
+        MemoryError
+            If the tokens do not fit.
+        """
+        from .cuda.device import Device
+        from .cuda.multivector import CudaMultiVectorIndex
+
+        return CudaMultiVectorIndex(self, Device(device))
 
     @reading
     def reconstruct(self, ids: Any) -> list[Array]:
