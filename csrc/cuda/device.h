@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef NESTVEC_CUDA_EMULATED
-#include "emulate.h"
-#else
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else  // also for bindings of a build for GPUs, which include kernels' headers and call no kernel
+#include "emulate.h"
 #endif
 
 #include "memory.h"
@@ -19,7 +19,7 @@ constexpr int WARP = 32;
 constexpr unsigned EVERYBODY = 0xffffffffu;  // lanes of a warp
 constexpr int64_t GRID = 65535;              // blocks along y, at most
 
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
 template <class T>
 T* shared_memory() {  // NOLINT: of the block that runs
   return static_cast<T*>(emulated::dynamic_shared());

@@ -319,12 +319,17 @@ def known_ids(ids: Any) -> Array:
 
 
 def queries(q: Any, d: int, dims: int) -> Array:
-    """Queries as ``(nq, dims)`` or ``(nq, d)`` float32, checked; a single vector is one query."""
+    """Queries as ``(nq, dims)`` float32, checked; a single vector is one query."""
+    return to_float32(query_vectors(q, d, dims)[:, :dims], "q")
+
+
+def query_vectors(q: Any, d: int, dims: int) -> Array:
+    """Queries ``(nq, dims)`` or ``(nq, d)`` as they are given, checked but for their values."""
     array = vectors(q, "q", single=True)
     if array.shape[1] not in (d, dims):
         wanted = f"{d}" if dims == d else f"{d} (or the {dims} searched)"
         raise ValueError(f"q has {array.shape[1]} dims, the rows have {wanted}")
-    return to_float32(array[:, :dims], "q")
+    return array
 
 
 def codes(x: Any, name: str, bits: int | None = None, *, single: bool = False) -> Array:

@@ -39,6 +39,7 @@ from .tokens import (
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
+    from .cuda.device import Device
     from .cuda.multivector import CudaMultiVectorIndex
     from .tuning import Draw, Subject
 
@@ -584,27 +585,6 @@ class MultiVectorIndex(Collection[Contents]):
         return _padded(contents, [(s[: len(p)], p) for s, p in zip(scores, keys, strict=True)], c)
 
     @reading
-    def to(self, device: str = "cuda") -> CudaMultiVectorIndex:
-        """A copy in the memory of a GPU, whose `search` finds the same; later changes do not reach it.
-
-        Parameters
-        ----------
-        device : str
-            ``"cuda"``, or ``"cuda:1"`` for the second GPU.
-
-        Raises
-        ------
-        ImportError, RuntimeError
-            If the package was built without CUDA; if there is no such GPU.
-        MemoryError
-            If the tokens do not fit.
-        """
-        from .cuda.device import Device
-        from .cuda.multivector import CudaMultiVectorIndex
-
-        return CudaMultiVectorIndex(self, Device(device))
-
-    @reading
     def reconstruct(self, ids: Any) -> list[Array]:
         """Stored tokens of documents by id, (n_i, dim) float32 each; for one id a list of one.
 
@@ -621,6 +601,39 @@ class MultiVectorIndex(Collection[Contents]):
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(slices.converted(tokens, np.float64), offsets)
+
+    @reading
+    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> CudaMultiVectorIndex:
+        """A copy in a GPU's memory, which is searched there with the same results.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaMultiVectorIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there.
+        MemoryError
+            If the GPU has too little free memory.
+        """
+        from . import cuda
+
+        place = cuda.Device.after(device, stream)
+        return cuda.CudaMultiVectorIndex(self, place)
 
     def _width(self, dims: int | None) -> int:
         if dims is not None:

@@ -1,0 +1,283 @@
+// Sums that must be added in the order of dims are added by one thread, from shared memory, to which the others bring
+// the products: a float64 addition takes a few cycles, so a query of a thousand dims takes some microseconds, and all
+// queries take them at the same time.
+#include "queries.h"
+
+namespace nestvec::cuda {
+
+namespace {
+
+constexpr int THREADS = 128, CHUNK = 1024, ALIGN = 64, PANEL = 16;
+constexpr double CODE_MAX = 127, MARGIN = 0x1p-16;
+
+template <class T, class Combine>
+__device__ T reduce(T mine, Combine combine) {
+  __shared__ T parts[THREADS / WARP];
+  for (int width = WARP / 2; width > 0; width /= 2) mine = combine(mine, __shfl_xor_sync(EVERYBODY, mine, width));
+  __syncthreads();  // the last call's parts have been read
+  if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = mine;
+  __syncthreads();
+  mine = parts[0];
+  for (int i = 1; i < THREADS / WARP; i++) mine = combine(mine, parts[i]);
+  return mine;
+}
+
+template <class T>
+__device__ T largest_of(T mine) {
+  return reduce(mine, [](T a, T b) { return a < b ? b : a; });
+}
+
+template <class T>
+__device__ T sum_of(T mine) {  // of integers
+  return reduce(mine, [](T a, T b) { return a + b; });
+}
+
+// One block a query: values in units of the step, whose squares, and those of what rounding leaves, thread 0 adds up.
+__global__ void __launch_bounds__(THREADS)
+    pack_kernel(FloatQueries queries, const int64_t* bounds, int64_t levels, int metric, PackedQueries to) {
+  __shared__ double squares[CHUNK], rests[CHUNK];
+  int64_t query = blockIdx.x;
+  const float* q = queries.values + query * queries.stride;
+  float most = 0;
+  for (int64_t j = threadIdx.x; j < bounds[levels - 1]; j += THREADS) most = fmaxf(most, fabsf(q[j]));
+  double largest = largest_of(most), step = largest > 0 ? largest / CODE_MAX : 1.0;
+  double square = 0, error = 0, behind = 0, norm = 0;  // of thread 0
+  int total = 0;
+  int64_t at = 0, below = 0;
+  float* stats = to.stats + query;
+  for (int64_t level = 0; level < levels; level++) {
+    int64_t end = bounds[level];
+    for (int64_t first = below; first < end; first += CHUNK) {
+      int count = int(end - first < CHUNK ? end - first : CHUNK), sum = 0;
+      for (int i = threadIdx.x; i < count; i += THREADS) {
+        double value = double(q[first + i]) / step, code = rint(value);
+        squares[i] = value * value;
+        rests[i] = (value - code) * (value - code);
+        to.codes[query * to.width + at + first - below + i] = int8_t(int(code));
+        sum += int(code);
+      }
+      total += sum_of(sum);
+      if (threadIdx.x == 0)
+        for (int i = 0; i < count; i++) {
+          square += squares[i];
+          error += rests[i];
+        }
+      __syncthreads();
+    }
+    at += ceil_div<int64_t>(end - below, ALIGN) * ALIGN;
+    below = end;
+    if (threadIdx.x != 0) continue;
+    norm = sqrt(square);
+    double left = sqrt(error);
+    to.sums[level * to.padded + query] = total;
+    stats[level * to.padded] = float((norm + left) * (1.0 + MARGIN));
+    stats[(levels + level) * to.padded] = float(left * (1.0 + MARGIN) + norm * MARGIN);
+  }
+  for (int64_t level = levels - 2; level >= 0; level--) {
+    for (int64_t first = bounds[level]; first < bounds[level + 1]; first += CHUNK) {
+      int count = int(bounds[level + 1] - first < CHUNK ? bounds[level + 1] - first : CHUNK);
+      for (int i = threadIdx.x; i < count; i += THREADS) {
+        double value = double(q[first + i]) / step;
+        squares[i] = value * value;
+      }
+      __syncthreads();
+      if (threadIdx.x == 0)
+        for (int i = 0; i < count; i++) behind += squares[i];
+      __syncthreads();
+    }
+    if (threadIdx.x == 0) stats[(2 * levels + level) * to.padded] = float(sqrt(behind) * (1.0 + MARGIN));
+  }
+  if (threadIdx.x != 0) return;
+  double inverse = 1.0 / step;
+  stats[3 * levels * to.padded] = float(inverse < 3e38 ? inverse : 3e38);
+  to.multiply[query] = metric == COSINE ? norm : (metric == L2 ? 0.5 / step : inverse);
+  to.offset[query] = metric == L2 ? 0.5 * norm * norm * step : 0.0;
+}
+
+// coding.py: _sums. Every thread gets the sum of the values, which are overwritten.
+__device__ double sum_by_halves(double* values, int64_t count) {
+  __syncthreads();
+  while (count > 1) {
+    int64_t half = count / 2;
+    for (int64_t j = threadIdx.x; j < half; j += THREADS) {
+      double sum = values[j] + values[half + j];
+      if (j == 0 && count % 2) sum += values[count - 1];
+      values[j] = sum;
+    }
+    __syncthreads();
+    count = half;
+  }
+  double sum = values[0];
+  __syncthreads();
+  return sum;
+}
+
+struct Value {
+  const float* plain;
+  const double *turned, *center;
+  __device__ double source(int64_t j) const { return turned ? turned[j] : double(plain[j]); }
+  __device__ double shifted(int64_t j) const { return center ? source(j) - center[j] : source(j); }
+};
+
+__global__ void __launch_bounds__(THREADS) encode_kernel(FloatQueries queries, Encoding how, Encoded to) {
+  int64_t query = blockIdx.x;
+  bool l2 = how.metric == L2;
+  Value value = {queries.values + query * queries.stride, how.turned ? how.turned + query * queries.stride : nullptr,
+                 l2 ? how.center : nullptr};
+  double most = 0;
+  for (int64_t j = threadIdx.x; j < how.widest; j += THREADS) {
+    double size = fabs(value.shifted(j));
+    most = most < size ? size : most;
+  }
+  double largest = largest_of(most), step = (largest == 0 ? 1.0 : largest) / how.largest;
+  double* work = to.work + query * how.dims;
+  int64_t sum = 0, at = 0, below = 0;
+  for (int64_t level = 0; level < how.levels; level++) {
+    int64_t width = ceil_div<int64_t>(how.bounds[level] - below, ALIGN) * ALIGN;
+    int64_t end = how.bounds[level] < how.dims ? how.bounds[level] : how.dims;
+    for (int64_t i = threadIdx.x; i < width; i += THREADS) {
+      int code = 0;
+      if (below + i < end) {
+        double used = value.shifted(below + i);
+        code = int(rint(used / step));
+        work[below + i] = used * used;
+      }
+      to.codes[query * to.width + at + i] = int8_t(code);
+      sum += code;
+    }
+    at += width;
+    below = how.bounds[level];
+  }
+  sum = sum_of(sum);
+  double square = how.metric == IP ? 0 : sum_by_halves(work, how.dims), product = 0;
+  if (how.center && !l2) {
+    for (int64_t j = threadIdx.x; j < how.dims; j += THREADS) work[j] = value.source(j) * how.center[j];
+    product = sum_by_halves(work, how.dims);
+  }
+  if (threadIdx.x != 0) return;
+  double lift = 0, unit = step, offset = product;
+  if (l2) {
+    lift = -1 / step;
+    unit = 2 * step;
+    offset = -square;
+  } else if (how.metric == COSINE) {
+    double norm = sqrt(square);
+    lift = product / step;
+    unit = norm > 0 ? step / norm : 0.0;
+    offset = 0;
+  }
+  constexpr double LIMIT = 0x1.fffffep127;
+  to.lifts[query] = float(lift < -LIMIT ? -LIMIT : (lift > LIMIT ? LIMIT : lift));
+  to.shifts[query] = int64_t(rint(how.shift * double(sum)));
+  to.units[query] = unit;
+  to.offsets[query] = offset;
+}
+
+__global__ void digits_kernel(const int8_t* codes, int64_t words, int digits, int64_t count, uint64_t* target) {
+  int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  int64_t query = i / (words * digits);
+  int digit = int(i / words % digits);
+  const int8_t* some = codes + (query * words + i % words) * 64;
+  uint64_t word = 0;
+  for (int j = 0; j < 64; j++) word = word << 1 | (uint8_t(some[j]) >> digit & 1);
+  target[i] = word;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    rotate_kernel(FloatQueries queries, int64_t dims, Rotation how, int64_t room, double* turned) {
+  double* staged = shared_memory<double>();
+  double* row = turned + blockIdx.x * queries.stride;
+  for (int64_t j = threadIdx.x; j < queries.stride; j += THREADS)
+    row[j] = queries.values[blockIdx.x * queries.stride + j];
+  __syncthreads();
+  for (int64_t number = 0; number < how.count; number++) {
+    Span span = how.spans[number];
+    if (span.end > dims) continue;
+    double *some = row + span.begin, *x = span.size <= room ? staged : some;
+    for (int64_t j = threadIdx.x; j < span.size; j += THREADS) x[j] = some[j] * double(how.signs[span.signs + j]);
+    __syncthreads();
+    for (int64_t step = 1; step < span.size; step *= 2) {
+      for (int64_t pair = threadIdx.x; pair < span.size / 2; pair += THREADS) {
+        int64_t low = pair / step * step * 2 + pair % step;
+        double a = x[low], b = x[low + step];
+        x[low] = a + b;
+        x[low + step] = a - b;
+      }
+      __syncthreads();
+    }
+    for (int64_t j = threadIdx.x; j < span.size; j += THREADS) some[j] = x[j] * how.scales[number];
+    __syncthreads();
+  }
+}
+
+// A block makes ROWS x COLUMNS values, a thread four of one column; both sides are widened when they are staged.
+constexpr int ROWS = 32, COLUMNS = 32, DEPTH = 32, EACH = 4;
+
+__global__ void __launch_bounds__(256, 2)
+    multiply_kernel(FloatQueries x, int64_t d, const float* panels, int64_t dims, float* target, Check check) {
+  __shared__ double left[ROWS][DEPTH], right[DEPTH][COLUMNS];
+  int64_t groups = ceil_div<int64_t>(dims, COLUMNS);
+  int64_t row0 = blockIdx.x / groups * ROWS, column0 = blockIdx.x % groups * COLUMNS;
+  int column = threadIdx.x % COLUMNS, row = threadIdx.x / COLUMNS;
+  double sums[EACH] = {};
+  for (int64_t first = 0; first < d; first += DEPTH) {
+    for (int i = threadIdx.x; i < ROWS * DEPTH; i += 256) {
+      int64_t r = row0 + i / DEPTH, j = first + i % DEPTH;
+      left[i / DEPTH][i % DEPTH] = r < x.nq && j < d ? x.values[r * x.stride + j] : 0;
+      int64_t c = column0 + i % COLUMNS;
+      j = first + i / COLUMNS;
+      right[i / COLUMNS][i % COLUMNS] = c < dims && j < d ? panels[(c / PANEL * d + j) * PANEL + c % PANEL] : 0;
+    }
+    __syncthreads();
+    int depth = int(d - first < DEPTH ? d - first : DEPTH);
+    for (int j = 0; j < depth; j++) {
+      double factor = right[j][column];
+      for (int i = 0; i < EACH; i++) sums[i] += left[row + i * (ROWS / EACH)][j] * factor;
+    }
+    __syncthreads();
+  }
+  for (int i = 0; i < EACH; i++) {
+    int64_t r = row0 + row + i * (ROWS / EACH), c = column0 + column;
+    if (r < x.nq && c < dims) target[r * dims + c] = checked(float(sums[i]), r, check);
+  }
+}
+
+__global__ void take_kernel(FloatQueries x, const int32_t* order, int64_t dims, float* target) {
+  int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < x.nq * dims) target[i] = x.values[i / dims * x.stride + order[i % dims]];
+}
+
+}  // namespace
+
+void pack_queries(const FloatQueries& queries, const int64_t* bounds, int64_t levels, int metric,
+                  const PackedQueries& to, Stream stream) {
+  launch(pack_kernel, queries.nq, THREADS, 0, stream, queries, bounds, levels, metric, to);
+}
+
+void encode_queries(const FloatQueries& queries, const Encoding& how, const Encoded& to, Stream stream) {
+  launch(encode_kernel, queries.nq, THREADS, 0, stream, queries, how, to);
+}
+
+void split_digits(const int8_t* codes, int64_t nq, int64_t width, int digits, uint64_t* words, Stream stream) {
+  int64_t count = nq * digits * (width / 64);
+  launch(digits_kernel, ceil_div<int64_t>(count, THREADS), THREADS, 0, stream, codes, width / 64, digits, count, words);
+}
+
+void rotate(const FloatQueries& queries, int64_t dims, const Rotation& how, double* turned, Stream stream) {
+  int64_t room = 1;
+  while (room < 4096 && room * 2 <= dims) room *= 2;  // 32 KB; larger spans are turned where they are
+  launch(rotate_kernel, queries.nq, THREADS, room * sizeof(double), stream, queries, dims, how, room, turned);
+}
+
+void multiply_rows(const FloatQueries& x, int64_t d, const float* panels, int64_t dims, float* target,
+                   const Check& check, Stream stream) {
+  launch(multiply_kernel, ceil_div<int64_t>(x.nq, ROWS) * ceil_div<int64_t>(dims, COLUMNS), 256, 0, stream, x, d,
+         panels, dims, target, check);
+}
+
+void take_columns(const FloatQueries& x, const int32_t* order, int64_t dims, float* target, Stream stream) {
+  launch(take_kernel, ceil_div<int64_t>(x.nq * dims, THREADS), THREADS, 0, stream, x, order, dims, target);
+}
+
+}  // namespace nestvec::cuda
