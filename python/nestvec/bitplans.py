@@ -21,10 +21,10 @@ LIST_WORDS = 2**20  # read by one call for listed rows, a cache miss each: Ctrl-
 NOTHING = np.empty(0, np.int64)
 
 
-def bit_steps(plan: Any, k: int, bits: int, total: int, bounds: Array) -> list[Step]:
+def bit_steps(plan: Any, k: int, bits: int, total: int, bounds: Array) -> tuple[Step, ...]:
     """A plan for the k nearest by `bits` bits, checked, or the exact search for None; errors are those of `resolve`."""
     if plan is None:
-        return [Step("b1", bits, bits, 0, 0, k)]
+        return (Step("b1", bits, bits, 0, 0, k),)
     for stage in stages_of(plan):
         if stage.code != "b1":
             raise ValueError(f'stages of binary codes are Stage("b1"), got Stage("{stage.code}")')
