@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import nestvec as nv
-from nestvec.cuda import maxsim as cuda
-from nestvec.cuda.maxsim import Documents
+from nestvec import cuda
+from nestvec.cuda import bags, late
+from nestvec.cuda.bags import AskedBags, Documents, Split
+from nestvec.cuda.device import DeviceArray
+from nestvec.cuda.late import Targets
+from nestvec.cuda.lists import Names
+from nestvec.cuda.results import Results
 from test_maxsim import bags_of, joined, split
 
 SUFFIXES = ("f32", "f16", "bf16", "i8")
@@ -22,7 +28,7 @@ types = pytest.mark.parametrize("suffix", SUFFIXES)
 
 @pytest.fixture(autouse=True)
 def _short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "ROOM", 64)
+    monkeypatch.setattr(late, "ROOM", 64)
 
 
 def normalised(rng: np.random.Generator, lengths: Any, d: int, suffix: str = "f32") -> list[np.ndarray]:
@@ -40,8 +46,7 @@ def equal(actual: Any, wanted: Any) -> None:
 
 def errors(documents: Documents, q: list[np.ndarray], parts: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores as tensor cores sum them, with so many halves a query value, and what they may be off by."""
-    tokens, offsets = joined(q)
-    queries = cuda.Queries(documents, tokens, offsets, parts, False, 0)
+    queries = Split(documents, AskedBags.put(*joined(q), documents.device, 0), parts, False, 0)
     out = documents.device.empty((len(q), len(documents)), np.float32)
     queries.scan(None, 0, 0, len(documents), out=out)
     return out.numpy(), queries.errors()[:, None] * documents.norms.numpy().astype(np.float64)
@@ -50,7 +55,7 @@ def errors(documents: Documents, q: list[np.ndarray], parts: int) -> tuple[np.nd
 def check_bound(documents: Documents, q: list[np.ndarray], docs: list[np.ndarray], scales: Any = None) -> None:
     """Sums of one half or of all are within their bounds, where there are any."""
     exact = nv.maxsim(q, docs, scales=scales).astype(np.float64)
-    for parts in (1, cuda.PARTS[documents.suffix]):
+    for parts in (1, bags.HALVES[documents.suffix][1]):
         found, error = errors(documents, q, parts)
         there = np.isfinite(exact) & np.isfinite(error)
         off = np.abs(found[there].astype(np.float64) - exact[there])
@@ -68,7 +73,7 @@ def test_scores(device: Any, rng: np.random.Generator, d: int, suffix: str) -> N
     there = exact > -np.inf
     lengths = np.array(QUERIES)[:, None] * documents.norms.numpy()
     assert np.all(np.abs(fast[there] - exact[there]) < (1e-4 * lengths)[there])
-    assert np.all(errors(documents, q, cuda.PARTS[suffix])[1][there] < (1e-4 * lengths)[there])
+    assert np.all(errors(documents, q, bags.HALVES[suffix][1])[1][there] < (1e-4 * lengths)[there])
     equal([cuda.maxsim(q, documents, exact=True)], [exact])
     equal([cuda.maxsim(q, docs, exact=True, device=device)], [exact])
 
@@ -119,9 +124,10 @@ def test_halves_hold_what_float16_queries_hold(device: Any, rng: np.random.Gener
     q = [x.astype(np.float16).astype(np.float32) for x in normalised(rng, (5,), 32)]
     documents = Documents(device, normalised(rng, (4,), 32, "f16"))
     tokens, offsets = joined(q)
-    assert cuda.parts_for(tokens, "f16", True) == 1
-    assert cuda.parts_for(tokens * np.float32(1 + 2**-20), "f16", True) == 2
-    wide, narrow = (cuda.Queries(documents, tokens, offsets, parts, False, 0).errors() for parts in (2, 1))
+    whole, more = (AskedBags.put(x, offsets, device, 0) for x in (tokens, tokens * np.float32(1 + 2**-20)))
+    assert (whole.parts("f16", True), whole.parts("bf16", True), whole.parts("bf16", False)) == (1, 3, 1)
+    assert (more.parts("f16", True), more.parts("f16", False)) == (2, 1)
+    wide, narrow = (Split(documents, whole, parts, False, 0).errors() for parts in (2, 1))
     np.testing.assert_allclose(narrow, wide, rtol=1e-12)
 
 
@@ -134,11 +140,11 @@ def test_topk(device: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyP
     q = normalised(rng, (1, 9, 16, 8, 3), 20)
     q[1][:5] = docs[3][:5] if suffix != "i8" and len(docs[3]) >= 5 else q[1][:5]
     documents = Documents(device, docs)
-    monkeypatch.setattr(cuda, "FIRST", 4)
-    monkeypatch.setattr(cuda, "FEW", few)
+    monkeypatch.setattr(late, "FIRST", 4)
+    monkeypatch.setattr(late, "FEW", few)
     for k in (1, 3, 60):
         equal(cuda.maxsim_topk(q, documents, k), nv.maxsim_topk(q, docs, k))
-    monkeypatch.setattr(cuda, "GROUP", 2)
+    monkeypatch.setattr(late, "GROUP", 2)
     equal(cuda.maxsim_topk(q, docs, 5, device=device), nv.maxsim_topk(q, docs, 5))
 
 
@@ -147,8 +153,8 @@ def test_lists_without_room(device: Any, rng: np.random.Generator, monkeypatch: 
     """Queries that a list has no room for are answered by scoring everything; the others keep their lists."""
     docs, q = normalised(rng, (3, 0, 1, 4, 2, 2, 0, 7), 9, "f16"), normalised(rng, (2, 8), 9)
     q[1][:] = 0  # all documents tie
-    monkeypatch.setattr(cuda, "list_room", lambda k, candidates: room * k)
-    monkeypatch.setattr(cuda, "FIRST", 1)
+    monkeypatch.setattr(late, "list_room", lambda k, candidates: room * k)
+    monkeypatch.setattr(late, "FIRST", 1)
     for k in (1, 2, 7):
         equal(cuda.maxsim_topk(q, docs, k, device=device), nv.maxsim_topk(q, docs, k))
 
@@ -166,36 +172,89 @@ def test_candidates(device: Any, rng: np.random.Generator, suffix: str) -> None:
 
 
 def test_no_candidate(device: Any, rng: np.random.Generator) -> None:
-    """-1 in a list of documents is none."""
+    """-1 in a list of documents, and every number that is no document's, is none."""
     docs, q = normalised(rng, (4, 2, 17), 12, "f16"), normalised(rng, (3, 2), 12)
-    documents, listed = Documents(device, docs), np.array([[-1, 2, -1, 0], [-1, -1, 1, -1]])
-    tokens, offsets = joined(q)
-    queries = cuda.Queries(documents, tokens, offsets, 2, True, 0)
-    wanted = np.where(listed < 0, -np.inf, np.take_along_axis(nv.maxsim(q, docs), listed.clip(0), 1))
-    out = device.empty((2, 4), np.float32)
-    queries.scan(device.put(listed), 4, 0, 4, out=out)
-    np.testing.assert_allclose(out.numpy(), wanted, rtol=1e-4)
-    device.native.score_items(documents.native, queries.native, device.put(listed).buffer, 4, 4, False, out.buffer, 0)
-    equal([out.numpy()], [wanted.astype(np.float32)])
-    names = cuda.Names(device.put(np.array([7, 5, 3])), 0, 3)
-    ids = cuda.top_k(documents, tokens, offsets, 3, names, listed=listed)[1]
-    assert [sorted(row) for row in ids.tolist()] == [[-1, 3, 7], [-1, -1, 5]]
+    documents, listed = Documents(device, docs), np.array([[-1, 2, 3, 0], [-1, -1, 1, 2**40]])
+    none = (listed < 0) | (listed > 2)
+    wanted = np.where(none, -np.inf, np.take_along_axis(nv.maxsim(q, docs), np.where(none, 0, listed), 1))
+    there = device.put(listed)
+    np.testing.assert_allclose(cuda.maxsim(q, documents, candidates=there), wanted, rtol=1e-4)
+    equal([cuda.maxsim(q, documents, candidates=there, exact=True)], [wanted.astype(np.float32)])
+    found = cuda.maxsim_topk(q, documents, 3, candidates=there)[1]
+    assert [sorted(row) for row in found.tolist()] == [[-1, 0, 2], [-1, -1, 1]]
+    with pytest.raises(ValueError, match=r"\(2, c\) int64, got \(2, 4\) int32"):
+        cuda.maxsim(q, documents, candidates=device.put(listed.astype(np.int32)))
 
 
 def test_filters(device: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """One set of documents for all queries, or one for each, also where everything is scored."""
     docs, q = normalised(rng, rng.choice([0, 1, 3], 100), 8, "f16"), normalised(rng, (2, 4, 1), 8)
-    documents, (tokens, offsets) = Documents(device, docs), joined(q)
-    names, scores = cuda.Names(None, 0, 100), nv.maxsim(q, docs)
+    documents, asked, scores = Documents(device, docs), AskedBags.put(*joined(q), device, 0), nv.maxsim(q, docs)
+    names = Names(None, 0, 100)
     for room in (64, 4):
-        monkeypatch.setattr(cuda, "list_room", lambda k, candidates, room=room: room)
+        monkeypatch.setattr(late, "list_room", lambda k, candidates, room=room: room)
         for sets in (1, 3):
             allowed = rng.random((sets, 128)) < 0.4
             words = np.packbits(allowed, axis=1, bitorder="little").view(np.uint64)
-            found, ids = cuda.top_k(documents, tokens, offsets, 4, names, words=words)
+            results = Results(device, 3, 4, "ip", None, 0)
+            late.rank(documents, asked, Targets(None, words), names, results, 0)
             wanted = np.where(allowed[:, :100], scores, -np.inf)
-            equal([found.astype(np.float32)], [-np.sort(-wanted, axis=1)[:, :4]])
-            equal([np.take_along_axis(wanted, ids, 1)], [found.astype(np.float32)])
+            found, ids = results.numpy()
+            equal([found, np.take_along_axis(wanted, ids, 1)], [-np.sort(-wanted, axis=1)[:, :4], found])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16", "int8", "float64", "int32"])
+@pytest.mark.parametrize("d", [7, 16])
+def test_arrays_of_the_device(device: Any, rng: np.random.Generator, dtype: str, d: int) -> None:
+    """Documents and queries that are on the device are read there, and results stay there."""
+    tokens = np.rint(rng.standard_normal((30, d)) * 9).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    q, offsets = rng.standard_normal((2, 4, d), np.float32), np.array([0, 3, 3, 20, 30])
+    there = device.put(tokens.view(np.uint16) if dtype == "bfloat16" else tokens)
+    there.type = dtype
+    exact, best = nv.maxsim(q, (tokens, offsets)), nv.maxsim_topk(q, (tokens, offsets), 3)
+    for docs in (Documents(device, there, offsets), (there, device.put(offsets))):
+        for asked in (device.put(q), (device.put(q.reshape(8, d)), [0, 4, 8])):
+            found = cuda.maxsim(asked, docs, exact=True, device=device)
+            assert isinstance(found, DeviceArray)
+            equal(
+                [found.numpy(), *(one.numpy() for one in cuda.maxsim_topk(asked, docs, 3, device=device))],
+                [exact, *best],
+            )
+        np.testing.assert_allclose(cuda.maxsim(q, docs, device=device)[:, [0, 2, 3]], exact[:, [0, 2, 3]], atol=1e-3)
+    equal(
+        [cuda.maxsim(device.put(q[0]), there.reshape(5, 6, d), exact=True, device=device).numpy()],
+        [nv.maxsim(q[0], tokens.reshape(5, 6, d))],
+    )
+    scales = rng.standard_normal(30).astype(np.float32)
+    scaled = Documents(device, there, device.put(offsets), device.put(scales))
+    equal([cuda.maxsim(q, scaled, exact=True)], [nv.maxsim(q, (tokens, offsets), scales=scales)])
+
+
+def test_queries_of_the_device_that_are_not_finite(device: Any) -> None:
+    """They are an error, or, where nobody looks, taken as 0."""
+    q = np.ones((2, 3, 8), np.float32)
+    q[1, 2, 5] = np.inf
+    documents = Documents(device, np.ones((4, 8), np.float32), [0, 1, 4])
+    with pytest.raises(ValueError, match="inf at row 5, column 5"):
+        cuda.maxsim(device.put(q), documents)
+    with pytest.raises(ValueError, match="inf at row 5, column 5"):
+        cuda.maxsim_topk(device.put(q), documents, 1)
+    q[1, 2, 5] = 0
+    equal([cuda.maxsim(device.put(q), documents, check=False).numpy()], [nv.maxsim(q, np.ones((2, 1, 8)))])
+    with pytest.raises(ValueError, match="query 1 has no tokens"):
+        cuda.maxsim((device.put(q[0]), [0, 3, 3]), documents)
+
+
+def test_torch(device: Any, rng: np.random.Generator) -> None:
+    """Tensors in, tensors out."""
+    torch = pytest.importorskip("torch")
+    place = "cpu" if device.native.emulated else "cuda"
+    q, x = (torch.from_numpy(rng.standard_normal((2, 6, 16), np.float32)).half().to(place) for _ in range(2))
+    wanted = nv.maxsim(q.cpu().numpy(), x.cpu().numpy())
+    capsules = device.native.emulated  # where tensors count as the host's
+    found = cuda.maxsim(q.__dlpack__() if capsules else q, Documents(device, x.__dlpack__() if capsules else x))
+    assert capsules or isinstance(found, torch.Tensor)
+    np.testing.assert_allclose(torch.from_dlpack(found).cpu().numpy(), wanted, rtol=1e-4)
 
 
 def test_no_documents(device: Any, rng: np.random.Generator) -> None:
@@ -224,8 +283,11 @@ def test_errors(device: Any, rng: np.random.Generator) -> None:
         cuda.maxsim(np.ones((2, 3)), documents, scales=np.ones(6))
     with pytest.raises(ValueError, match="at most 2048"):
         cuda.maxsim_topk(np.ones((2, 3)), documents, 2049)
+    assert documents.memory_usage() >= 6 * 8 * 4
     for dtype, bad in ((np.float32, np.nan), (np.float16, np.inf), (np.float32, -np.inf)):
         broken = np.ones((6, 3), dtype)
         broken[4, 1] = bad
         with pytest.raises(ValueError, match=f"docs holds {bad} at token 4, column 1"):
             Documents(device, broken, [0, 2, 6])
+        with pytest.raises(ValueError, match=f"docs holds {bad} at token 4, column 1"):
+            Documents(device, device.put(broken), [0, 2, 6])

@@ -9,7 +9,7 @@ import pytest
 
 import nestvec as nv
 from nestvec import Stage
-from nestvec.cuda import maxsim as cuda
+from nestvec.cuda import late
 from nestvec.cuda.multivector import CudaMultiVectorIndex
 from test_cuda_maxsim import equal
 from test_maxsim import bags_of
@@ -20,8 +20,8 @@ DIM = 12
 
 @pytest.fixture(autouse=True)
 def _short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "ROOM", 64)
-    monkeypatch.setattr(cuda, "FIRST", 16)
+    monkeypatch.setattr(late, "ROOM", 64)
+    monkeypatch.setattr(late, "FIRST", 16)
 
 
 def documents(rng: np.random.Generator, n: int = 60, d: int = DIM) -> list[np.ndarray]:
@@ -94,9 +94,35 @@ def test_later_changes_do_not_reach_it(device: Any, rng: np.random.Generator) ->
         there.search(q, 2049, exact=True)
 
 
+def test_queries_of_the_device(device: Any, rng: np.random.Generator) -> None:
+    """Results are on the device, but where ids are strings."""
+    docs, q = documents(rng), rng.standard_normal((2, 5, DIM), np.float32)
+    index = filled(docs)
+    there = CudaMultiVectorIndex(index, device)
+    for how in ({"exact": True}, {"candidates": 9}, {"exact": True, "carve": 0.7}):
+        for asked in (device.put(q), (device.put(q.reshape(10, DIM)), np.array([0, 5, 10]))):
+            equal([one.numpy() for one in there.search(asked, 4, **how)], index.search(q, 4, **how))
+    named = filled(docs, [f"d{i}" for i in range(60)])
+    equal(CudaMultiVectorIndex(named, device).search(device.put(q), 4), named.search(q, 4))
+    q[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="nan at row 7, column 3"):
+        there.search(device.put(q), 4)
+
+
+def test_a_copy_says_what_it_is(device: Any, rng: np.random.Generator) -> None:
+    index = filled(documents(rng), tokens="i8")
+    there = index.to(device)
+    assert (there.ntotal, there.tokens, there.device, there.encoder) == (60, "i8", device.name, index.encoder)
+    assert repr(there) == f"Cuda{repr(index)[:-1]}, device={device.name!r})"
+    assert there.memory_usage() >= index._contents.store.tokens * DIM
+    q = rng.standard_normal((3, DIM), np.float32)
+    for other in (there.to(device), there.to("cpu")):
+        equal(other.search(q, 5, exact=True), index.search(q, 5, exact=True))
+
+
 def test_empty(device: Any, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="the index is empty"):
-        CudaMultiVectorIndex(nv.MultiVectorIndex(encoder()), device).search(np.ones((2, DIM)), 1)
+        nv.MultiVectorIndex(encoder()).to(device)
     index = filled([np.empty((0, DIM), np.float32)] * 3)
     there = CudaMultiVectorIndex(index, device)
     for how in ({"exact": True}, {"candidates": 2}):

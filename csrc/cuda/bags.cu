@@ -98,7 +98,22 @@ __global__ void split_kernel(QueryBags queries, int64_t dims, bool half, Tiles t
   tiles.errors[tile] = sum;
 }
 
+__global__ void pad_kernel(const uint8_t* rows, int64_t bytes, uint8_t* target, int64_t target_bytes, int64_t n) {
+  int64_t step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n * target_bytes; i += step) {
+    int64_t row = i / target_bytes, at = i % target_bytes;
+    target[i] = at < bytes ? rows[row * bytes + at] : 0;
+  }
+}
+
 }  // namespace
+
+void pad_rows(const void* rows, int64_t bytes, void* target, int64_t target_bytes, int64_t n, Stream stream) {
+  if (n == 0) return;
+  int64_t blocks = min(ceil_div<int64_t>(n * target_bytes, THREADS), int64_t(32) * multiprocessors());
+  launch(pad_kernel, blocks, THREADS, 0, stream, static_cast<const uint8_t*>(rows), bytes,
+         static_cast<uint8_t*>(target), target_bytes, n);
+}
 
 void measure(const Bags& bags, float* norms, long long* bad, int32_t* irregular, Stream stream) {
   if (bags.n == 0) return;

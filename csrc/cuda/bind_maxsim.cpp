@@ -57,6 +57,12 @@ void bind_classes(py::module_& m) {
 }
 
 void bind_scans(py::module_& m) {
+  m.def("pad_rows",
+        [](const Buffer& rows, int64_t bytes, const Buffer& target, int64_t target_bytes, int64_t n, uintptr_t stream) {
+          need(bytes >= 0 && bytes <= target_bytes, "bytes");
+          pad_rows(rows.at<char>(n * bytes, "rows"), bytes, target.at<char>(n * target_bytes, "target"), target_bytes,
+                   n, stream_of(stream));
+        });
   m.def("measure_bags",
         [](const Bags& bags, const Buffer& norms, const Buffer& bad, const Buffer& irregular, uintptr_t stream) {
           measure(bags, norms.at<float>(bags.n, "norms"), bad.at<long long>(1, "bad"),

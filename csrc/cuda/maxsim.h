@@ -65,6 +65,8 @@ struct Scores {
   int64_t items;
 };
 
+// Rows with zeros behind them.
+void pad_rows(const void* rows, int64_t bytes, void* target, int64_t target_bytes, int64_t n, Stream);
 // X of each document; `bad` becomes the first token that holds NaN or Inf, `irregular` 1 if an X is inf.
 void measure(const Bags&, float* norms, long long* bad, int32_t* irregular, Stream);
 void split(const QueryBags&, int64_t dims, int type, const Tiles&, Stream);

@@ -626,14 +626,14 @@ class MultiVectorIndex(Collection[Contents]):
         RuntimeError
             If no GPU can be used: no driver, or it is older than compute capability 8.0.
         ValueError
-            For a device that is not there.
+            For a device that is not there; if the index is empty.
         MemoryError
             If the GPU has too little free memory.
         """
-        from . import cuda
+        from .cuda.device import Device
+        from .cuda.multivector import CudaMultiVectorIndex
 
-        place = cuda.Device.after(device, stream)
-        return cuda.CudaMultiVectorIndex(self, place)
+        return CudaMultiVectorIndex(self, Device.after(device, stream))
 
     def _width(self, dims: int | None) -> int:
         if dims is not None:
