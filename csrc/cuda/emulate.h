@@ -56,7 +56,7 @@ void warp_barrier(unsigned mask, const Where& where);
 int lane();
 
 // Memory to exchange values by: written before a barrier, read behind it, and left alone until one barrier later.
-constexpr size_t EXCHANGED = 4096;
+constexpr size_t EXCHANGED = 8192;
 void* of_warp();
 void* of_block();
 

@@ -59,8 +59,9 @@ inline void mma_s8s8(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
 
 // Depth 256: the number of bits that are one in both. Words of A and B as above, a bit each; word t of half the depth
 // holds k = 128 h + 32 t ... + 31. (Differing bits are native to few GPUs: the driver of others makes a call of it.)
-inline void mma_b1(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  emulated_mma(c, a, b, [](uint32_t x, uint32_t y) { return __popc(x & y); });
+inline void mma_b1(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], NESTVEC_HERE) {
+  auto lowest = [](uint32_t word) { return uint8_t(word & 1); };
+  emulated_mma<int, uint8_t, uint8_t, 256>(c, a, b, lowest, lowest, where);
 }
 
 // Depth 16; sums are float32, in no stated order.
