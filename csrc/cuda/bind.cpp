@@ -118,6 +118,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
 #endif
   bind_fde(m);
   bind_bits(m);
+  bind_maxsim(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

@@ -107,5 +107,6 @@ void bind_probe(py::module_&);   // bind_probe.cpp
 void bind_fde(py::module_&);     // bind_fde.cpp
 void bind_bits(py::module_&);    // bind_bits.cpp
 void bind_halves(py::module_&);  // bind_halves.cpp, after bind_dense
+void bind_maxsim(py::module_&);  // bind_maxsim.cpp
 
 }  // namespace nestvec::cuda

@@ -436,9 +436,14 @@ def token_scales(scales: Any, count: int) -> Array:
 def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
     """Query tokens ``(m, dims)`` float32 and offsets ``(nq + 1,)``; a 2-D array is one query, none may be empty."""
     bags = ragged(q, name, dims)
-    if len(empty := np.flatnonzero(np.diff(bags.offsets) == 0)):
-        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
+    refuse_empty_queries(bags.offsets)
     return to_float32(bags.tokens, name), bags.offsets
+
+
+def refuse_empty_queries(offsets: Array) -> None:
+    """ValueError for a bag without tokens."""
+    if len(empty := np.flatnonzero(np.diff(offsets) == 0)):
+        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
 
 
 def refuse_overflow(
