@@ -1,5 +1,5 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan convert queries)
+set(cuda_kernels memory lists best exact scan convert maps queries)
 set(cuda_bindings bind bind_dense bind_dlpack bind_queries)
 list(TRANSFORM cuda_kernels REPLACE "(.+)" "csrc/cuda/\\1.cu")
 list(TRANSFORM cuda_bindings REPLACE "(.+)" "csrc/cuda/\\1.cpp")
@@ -24,6 +24,10 @@ else()
     message(FATAL_ERROR "NESTVEC_CUDA=ON needs CUDA 12 or newer, found ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
   endif()
   set(CMAKE_CUDA_STANDARD 20)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 knows it of no nvcc
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   pybind11_add_module(_cuda MODULE ${cuda_bindings} ${cuda_kernels})
   # the numeric contract says where a multiply and an add fuse
   target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Wno-deprecated-gpu-targets>)

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__  // emulated, or bindings, which call none of it
 #include "emulate.h"
 #else
 #include <cuda_runtime.h>
@@ -19,7 +19,7 @@ constexpr int WARP = 32;
 constexpr unsigned EVERYBODY = 0xffffffffu;  // lanes of a warp
 constexpr int64_t GRID = 65535;              // blocks along y, at most
 
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
 template <class T>
 T* shared_memory() {  // NOLINT: of the block that runs
   return static_cast<T*>(emulated::dynamic_shared());
