@@ -214,6 +214,39 @@ void bind_packing(py::module_& m, const Kernels& k) {
       py::arg("nibbles").noconvert(), py::arg("factors").noconvert());
 }
 
+void bind_coding(py::module_& m, const Kernels& k) {
+  m.def(
+      "code_queries",
+      [&k](const Array<double>& q, const Array<double>& center, const Array<int64_t>& bounds, int64_t dims,
+           int64_t widest, int metric, int64_t largest, double shift, Array<int8_t>& codes, Array<uint64_t>& digits,
+           Array<int64_t>& shifts, Array<float>& lifts, Array<double>& units, Array<double>& offsets) {
+        need(q.ndim() == 2 && codes.ndim() == 2 && digits.ndim() == 3, "queries, their codes and digits");
+        int64_t n = q.shape(0), width = 0;
+        need(dims >= 1 && dims <= widest && widest <= q.shape(1), "queries have fewer dims than asked for");
+        need(center.size() == 0 || center.size() >= widest, "center has fewer dims than asked for");
+        need(bounds.size() >= 1 && dims <= bounds.data()[bounds.size() - 1], "dims exceed the levels");
+        for (int64_t l = 0, begin = 0; begin < dims; begin = bounds.data()[l++]) {
+          need(bounds.data()[l] > begin, "levels must ascend");
+          width += (bounds.data()[l] - begin + 63) / 64 * 64;
+        }
+        need(codes.shape(0) == n && codes.shape(1) == width && digits.shape(0) == n && digits.shape(1) <= 8 &&
+                 digits.shape(2) * 64 == width && largest >= 1 && largest <= 127,
+             "codes must be as wide as the levels, in at most 8 digits");
+        need(shifts.size() == n && lifts.size() == n && units.size() == n && offsets.size() == n,
+             "shifts, lifts, units and offsets must be (nq,)");
+        FloatQueries from{q.data(),      n,    q.shape(1), center.size() ? center.data() : nullptr,
+                          bounds.data(), dims, widest,     metric};
+        CodedQueries to{output(codes),  width,         output(digits), digits.shape(1),
+                        output(shifts), output(lifts), output(units),  output(offsets)};
+        py::gil_scoped_release release;
+        k.code_queries(from, largest, shift, to);
+      },
+      py::arg("q").noconvert(), py::arg("center").noconvert(), py::arg("bounds").noconvert(), py::arg("dims"),
+      py::arg("widest"), py::arg("metric"), py::arg("largest"), py::arg("shift"), py::arg("codes").noconvert(),
+      py::arg("digits").noconvert(), py::arg("shifts").noconvert(), py::arg("lifts").noconvert(),
+      py::arg("units").noconvert(), py::arg("offsets").noconvert());
+}
+
 Shortlist shortlist_of(Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values, int64_t* count) {
   need(sums.size() == rows.size() && values.size() == rows.size(), "rows, sums and values must have one size");
   return {output(rows), output(sums), output(values), count, rows.size()};
@@ -300,7 +333,7 @@ void bind_estimates(py::module_& m, const Kernels& k) {
         Shortlist list = shortlist_of(rows, sums, values, output(counts));
         need(counts.size() == 1 && *list.count <= list.room && keep >= 1, "keep must be at least 1");
         py::gil_scoped_release release;
-        k.keep_best(list, keep);
+        return k.keep_best(list, keep);
       },
       py::arg("rows").noconvert(), py::arg("sums").noconvert(), py::arg("values").noconvert(),
       py::arg("counts").noconvert(), py::arg("keep"));
@@ -313,6 +346,7 @@ void bind_codes(py::module_& m, const Kernels& k) {
   bind_sign_bits(m, "sign_bits_f64", k.sign_bits_f64);
   bind_bits(m, k);
   bind_packing(m, k);
+  bind_coding(m, k);
   bind_estimates(m, k);
 }
 

@@ -84,7 +84,8 @@ Best best_of(Array<double>& scores, Array<int64_t>& ids, int64_t queries) {
 }
 
 template <class T>
-void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, const std::string& suffix) {
+void bind_exact(py::module_& m, Scores& scores, TopK& topk, ListRows& list, Rescore& rescore,
+                const std::string& suffix) {
   m.def(("scores_" + suffix).c_str(),
         [&scores](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric, Array<float>& out) {
           Queries queries = queries_of(q, dims, metric);
@@ -108,6 +109,21 @@ void bind_exact(py::module_& m, Scores& scores, TopK& topk, Rescore& rescore, co
         },
         py::arg("q").noconvert(), py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"),
         py::arg("ids").noconvert(), py::arg("base"), py::arg("allowed").noconvert(), py::arg("best_scores").noconvert(),
+        py::arg("best_ids").noconvert());
+  m.def(("list_" + suffix).c_str(),
+        [&list](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric, const Array<int64_t>& ids,
+                int64_t base, const Array<int32_t>& numbers, Array<double>& best_scores, Array<int64_t>& best_ids) {
+          Queries query = queries_of(q, dims, metric);
+          Rows all = rows_of<T>(rows, dims, ids, base);
+          Best best = best_of(best_scores, best_ids, 1);
+          need(query.n == 1, "rows are listed for one query");
+          for (int64_t i = 0; i < numbers.size(); i++)
+            need(numbers.data()[i] >= 0 && numbers.data()[i] < all.n, "numbers must be those of rows");
+          py::gil_scoped_release release;
+          list(query, all, numbers.data(), numbers.size(), best);
+        },
+        py::arg("q").noconvert(), py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"),
+        py::arg("ids").noconvert(), py::arg("base"), py::arg("numbers").noconvert(), py::arg("best_scores").noconvert(),
         py::arg("best_ids").noconvert());
   m.def(("rescore_" + suffix).c_str(),
         [&rescore](const Array<double>& q, const py::array_t<T>& rows, int64_t dims, int metric,
@@ -170,6 +186,18 @@ void bind_checksum(py::module_& m, const Kernels& k) {
         return k.crc32c(from, n, seed);
       },
       py::arg("data").noconvert(), py::arg("seed"));
+}
+
+void bind_order(py::module_& m, const Kernels& k) {
+  m.def(
+      "order_best",
+      [&k](Array<double>& scores, Array<int64_t>& ids) {
+        int64_t n = scores.shape(0);
+        Best best = best_of(scores, ids, n);
+        py::gil_scoped_release release;
+        k.order_best(best, n);
+      },
+      py::arg("scores").noconvert(), py::arg("ids").noconvert());
 }
 
 void bind_pack(py::module_& m, const Kernels& k) {
@@ -261,12 +289,13 @@ void bind(py::module_& core, const char* name, const Kernels& k) {
   bind_pack(m, k);
   bind_scan(m, k);
   bind_transform(m, k);
+  bind_order(m, k);
   bind_codes(m, k);
   bind_tokens(m, k);
   bind_maxsim(m, k);
-  bind_exact<float>(m, k.scores_f32, k.topk_f32, k.rescore_f32, "f32");
-  bind_exact<uint16_t>(m, k.scores_f16, k.topk_f16, k.rescore_f16, "f16");
-  bind_exact<uint16_t>(m, k.scores_bf16, k.topk_bf16, k.rescore_bf16, "bf16");
+  bind_exact<float>(m, k.scores_f32, k.topk_f32, k.list_f32, k.rescore_f32, "f32");
+  bind_exact<uint16_t>(m, k.scores_f16, k.topk_f16, k.list_f16, k.rescore_f16, "f16");
+  bind_exact<uint16_t>(m, k.scores_bf16, k.topk_bf16, k.list_bf16, k.rescore_bf16, "bf16");
 }
 
 bool supports_baseline() { return true; }

@@ -5,6 +5,7 @@
 #include "kernels/bits.h"
 #include "kernels/checksum.h"
 #include "kernels/codes.h"
+#include "kernels/coding.h"
 #include "kernels/convert.h"
 #include "kernels/estimate.h"
 #include "kernels/exact.h"
@@ -40,6 +41,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .order_bits = order_bits,
     .pack_signs = pack_signs,
     .pack_nibbles = pack_nibbles,
+    .code_queries = code_queries,
     .scan_b1 = scan_codes<Signs>,
     .scan_i4 = scan_codes<Nibbles>,
     .scan_i8 = scan_codes<Bytes>,
@@ -47,6 +49,7 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .list_i4 = list_codes<Nibbles>,
     .list_i8 = list_codes<Bytes>,
     .keep_best = keep_best,
+    .order_best = order_best,
     .simhash = simhash,
     .encode_bags = encode_bags,
     .project_tokens = project_tokens,
@@ -58,6 +61,9 @@ extern constexpr Kernels NESTVEC_JOIN(kernels_, NESTVEC_ISA){
     .topk_f32 = topk<F32Rows>,
     .topk_f16 = topk<F16Rows>,
     .topk_bf16 = topk<BF16Rows>,
+    .list_f32 = list_rows<F32Rows>,
+    .list_f16 = list_rows<F16Rows>,
+    .list_bf16 = list_rows<BF16Rows>,
     .rescore_f32 = rescore<F32Rows>,
     .rescore_f16 = rescore<F16Rows>,
     .rescore_bf16 = rescore<BF16Rows>,

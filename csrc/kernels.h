@@ -109,6 +109,26 @@ struct CodeQuery {
   float a;
 };
 
+// Queries as integers: python/nestvec/kernels/coding.py.
+struct FloatQueries {
+  const double* q;
+  int64_t n, d;
+  const double* center;   // null: 0
+  const int64_t* bounds;  // at least up to `dims`
+  int64_t dims, widest;
+  int metric;
+};
+
+struct CodedQueries {
+  int8_t* codes;
+  int64_t width;
+  uint64_t* digits;  // (n, count, width / 64)
+  int64_t count;
+  int64_t* shifts;
+  float* lifts;
+  double *units, *offsets;
+};
+
 struct Shortlist {
   int32_t *rows, *sums;
   float* values;
@@ -190,6 +210,7 @@ using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, i
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Allowed&, const Best&);
+using ListRows = void(const Queries&, const Rows&, const int32_t* numbers, int64_t n, const Best&);
 using Rescore = int64_t(const Queries&, const Rows&, int64_t take, const Thresholds&, const Candidates&, const Best&);
 using MaxSim = int64_t(const BagQueries&, const Documents&, const int64_t* docs, int64_t n, uint8_t* scratch,
                        double* out);
@@ -222,9 +243,11 @@ struct Kernels {
   void (&pack_nibbles)(const float* x, int64_t n, int64_t d, const int64_t* bounds, int64_t levels,
                        const int64_t* starts, const uint8_t* codes, const int64_t* nibble_starts, int metric,
                        int64_t first, uint8_t* nibbles, uint16_t* factors, int64_t capacity);
+  void (&code_queries)(const FloatQueries&, int64_t largest, double shift, const CodedQueries&);
   ScanCodes &scan_b1, &scan_i4, &scan_i8;
   ListCodes &list_b1, &list_i4, &list_i8;
-  void (&keep_best)(const Shortlist&, int64_t keep);
+  float (&keep_best)(const Shortlist&, int64_t keep);
+  void (&order_best)(const Best&, int64_t n);
   void (&simhash)(const float* x, int64_t n, int64_t d, const double* gaussians, const float* panels, double reach,
                   int64_t repetitions, int64_t k, uint32_t* partitions);
   void (&encode_bags)(const Bags&, const Fde&, float* scratch, float* out);
@@ -233,6 +256,7 @@ struct Kernels {
   void (&transform_rows)(const double* x, int64_t n, int64_t dims, const float* panels, int64_t count, float* out);
   Scores &scores_f32, &scores_f16, &scores_bf16;
   TopK &topk_f32, &topk_f16, &topk_bf16;
+  ListRows &list_f32, &list_f16, &list_bf16;
   Rescore &rescore_f32, &rescore_f16, &rescore_bf16;
   MaxSim &maxsim_f32, &maxsim_f16, &maxsim_bf16, &maxsim_i8;
   void (&pack_bags)(const float* x, int64_t dims, const int64_t* offsets, int64_t n, int8_t* codes, int64_t width,

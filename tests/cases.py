@@ -38,7 +38,7 @@ def arguments(kernel: str, n: int, d: int, kind: str) -> Arguments:
     if kernel == "scan":
         queries = values(rng, kind, int(rng.choice([1, 1, 1, 2, 7, 33, 41])), d)
         return _scan(rng, values(rng, kind, n, d), queries)
-    queries = values(rng, kind, int(rng.integers(1, 4)), d)
+    queries = values(rng, kind, 1 if name == "list" else int(rng.integers(1, 4)), d)
     return _exact(rng, name, values(rng, kind, n, d, suffix), queries, suffix)
 
 
@@ -218,6 +218,31 @@ def _pack_nibbles(rng: np.random.Generator, n: int, d: int, kind: str) -> Argume
     }
 
 
+def _code_queries(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    bounds, count = levels_of(rng, d), min(n, 40)
+    dims = int(rng.integers(1, d + 1))
+    width = int(level_widths(bounds[: np.searchsorted(bounds, dims) + 1], 64).sum())
+    q = values(rng, kind, count, d).astype(np.float64)
+    center = rng.standard_normal(d) * (abs(q).max() if q.size else 1) * rng.choice([0, 0.1])
+    largest, shift, digits = ((15, 1.0, 5), (127, 15.0625, 0), (127, 128.0, 0))[rng.integers(0, 3)]
+    return {
+        "q": q,
+        "center": center if digits else center[:0],
+        "bounds": bounds,
+        "dims": dims,
+        "widest": int(rng.integers(dims, d + 1)),
+        "metric": int(rng.integers(0, 3)),
+        "largest": largest,
+        "shift": shift,
+        "codes": rng.integers(-128, 128, (count, width), dtype=np.int8),
+        "digits": np.empty((count, digits, width // 64), np.uint64),
+        "shifts": np.empty(count, np.int64),
+        "lifts": np.empty(count, np.float32),
+        "units": np.empty(count),
+        "offsets": np.empty(count),
+    }
+
+
 def _code_plane(rng: np.random.Generator, code: str, n: int, d: int, kind: str) -> Arguments:
     x, bounds, metric = values(rng, kind, n, d), levels_of(rng, d), int(rng.integers(0, 3))
     capacity = padded(max(n, 1), BLOCK)
@@ -313,6 +338,13 @@ def _keep_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments
     return {**listed, "counts": np.asarray([count]), "keep": int(rng.integers(1, n + 2))}
 
 
+def _order_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
+    scores = values(rng, kind, d, n + 1).astype(np.float64)
+    scores[rng.random(scores.shape) < rng.choice([0, 0.3])] = -np.inf
+    ids = rng.permuted(np.tile(np.arange(n + 1), (d, 1)), axis=1)
+    return {"scores": scores, "ids": np.where(scores == -np.inf, -1, ids)}
+
+
 def _transform_rows(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
     panels = int(rng.choice([0, 1, 2, 3, 5])) if n * d > 2000 else 1
     columns = values(rng, kind if rng.random() < 0.5 else "normal", 16 * panels, d).reshape(panels, d, 16)
@@ -331,9 +363,11 @@ CODED: dict[str, Callable[..., Arguments]] = {
     "order_bits": _order_bits,
     "pack_signs": _pack_signs,
     "pack_nibbles": _pack_nibbles,
+    "code_queries": _code_queries,
     **{f"scan_{code}": _scan_code(code) for code in ("b1", "i4", "i8")},
     **{f"list_{code}": _list_code(code) for code in ("b1", "i4", "i8")},
     "keep_best": _keep_best,
+    "order_best": _order_best,
     "transform_rows": _transform_rows,
     "pack_bags": maxsim_cases.pack_bags,
     "scan_bags": maxsim_cases.scan_bags,
@@ -490,6 +524,8 @@ def _exact(rng: np.random.Generator, name: str, x: np.ndarray, q: np.ndarray, su
     some |= {"ids": ids, "base": int(rng.integers(0, 1000))}
     if name == "topk":
         return {**some, "allowed": allowed_rows(rng, n, len(q)), **best}
+    if name == "list":
+        return {**some, "numbers": rng.permutation(n)[: rng.integers(0, n + 1)].astype(np.int32), **best}
     return {**some, **_candidates(rng, x[:, :dims], q[:, :dims], metric), **best}
 
 

@@ -342,6 +342,70 @@ def test_queries_hold_what_they_say(kind: str, backend: Any, rng: np.random.Gene
         np.testing.assert_allclose(packed["offset"], norm**2 * step[:, 0] / 2 * (metric == L2), rtol=1e-12)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_coded_queries_hold_what_they_say(kind: str, metric: str, backend: Any, rng: np.random.Generator) -> None:
+    """Codes over a prefix, in steps of a wider one, the digits of them, and the terms of each metric."""
+    q, bounds = values(rng, kind, 40, 90).astype(np.float64), np.asarray([3, 70, 90])
+    places = [*range(3), *range(64, 101)]
+    center = rng.standard_normal(90) * abs(q).max() / 10
+    for largest, shift, digits in ((15, 1.0, 5), (127, 15.0625, 0)):
+        codes, words = np.empty((40, 192), np.int8), np.empty((40, digits, 3), np.uint64)
+        shifts, lifts, units, offsets = np.empty(40, np.int64), np.empty(40, np.float32), np.empty(40), np.empty(40)
+        given = (q, center if digits else center[:0], bounds, 40, 80, METRICS.index(metric), largest, shift)
+        backend.code_queries(*given, codes, words, shifts, lifts, units, offsets)
+        rows = q - center if digits and metric == "l2" else q
+        step = np.where(rows[:, :80].any(axis=1), abs(rows[:, :80]).max(axis=1) / largest, 1 / largest)
+        wanted = np.zeros((40, 192))
+        wanted[:, places] = rows[:, :40] / step[:, None]
+        assert (abs(wanted - codes) <= 0.5 + 1e-9).all()
+        assert (codes[:, np.setdiff1d(np.arange(192), places)] == 0).all()
+        np.testing.assert_array_equal(shifts, np.rint(codes.sum(axis=1, dtype=np.int64) * shift))
+        bits = np.unpackbits(words.astype(">u8").view(np.uint8), axis=2)
+        np.testing.assert_array_equal(bits, codes[:, None] >> np.arange(digits)[:, None] & 1)
+        square, product = (rows[:, :40] ** 2).sum(axis=1), q[:, :40] @ center[:40] * (digits > 0)
+        norm = np.where(square > 0, square, np.inf) ** 0.5
+        zero, slack = np.zeros(40), 1e-12 * np.sqrt(square) * np.linalg.norm(center)
+        terms = {
+            "ip": (zero, step, product),
+            "l2": (-1 / step, 2 * step, -square),
+            "cosine": (product / step, step / norm, zero),
+        }
+        lift, unit, offset = terms[metric]
+        np.testing.assert_allclose(units, unit, rtol=1e-12)
+        assert (abs(offsets - offset) <= slack + 1e-12 * abs(offset)).all()
+        limit = np.finfo(np.float32).max
+        assert (abs(lifts - np.clip(lift, -limit, limit)) <= slack / step + 1e-6 * abs(lifts) + 1e-45).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_is_that_of_numpy(kind: str, backend: Any, rng: np.random.Generator) -> None:
+    for n in (1, 2, 15, 64, 1000):
+        arguments = cases.arguments("order_best", n, 3, kind)
+        order = np.lexsort((arguments["ids"], -arguments["scores"]), axis=1)
+        wanted = [np.take_along_axis(a, order, axis=1) for a in arguments.values()]
+        backend.order_best(*arguments.values())
+        np.testing.assert_array_equal(arguments["scores"], wanted[0])
+        np.testing.assert_array_equal(arguments["ids"], wanted[1])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("suffix", ["f32", "f16", "bf16"])
+def test_listed_rows_are_those_of_a_search(suffix: str, metric: str, backend: Any, rng: np.random.Generator) -> None:
+    """The heap that a search of these rows alone leaves."""
+    x, q, ids = values(rng, "normal", 300, 20, suffix), values(rng, "normal", 1, 20), rng.permutation(300)
+    for count in (0, 1, 3, 4, 8, 9, 250):
+        some = rng.permutation(300)[:count].astype(np.int32)
+        for named in (ids, ids[:0]):
+            heaps = [(np.full((1, 7), -np.inf), np.full((1, 7), -1)) for _ in range(2)]
+            given = (17, METRICS.index(metric), named)
+            getattr(backend, f"list_{suffix}")(q.astype(np.float64), stored(x, suffix), *given, 5, some, *heaps[0])
+            own = named[some] if len(named) else 5 + some.astype(np.int64)
+            given = (17, METRICS.index(metric), own, 0, EVERY)
+            getattr(backend, f"topk_{suffix}")(q.astype(np.float64), stored(x[some], suffix), *given, *heaps[1])
+            np.testing.assert_array_equal(heaps[0], heaps[1])
+
+
 def within(bound: np.ndarray, value: np.ndarray, slack: np.ndarray | float = 0.0, rtol: float = 1e-5) -> bool:
     """Whether upper bounds hold (to rounding, and underflow to float32) and are not much larger than they need be."""
     return bool((bound >= value * (1 - 1e-12) - 1e-45).all() and (bound <= value * (1 + rtol) + slack + 2e-30).all())

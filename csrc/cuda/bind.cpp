@@ -116,6 +116,11 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_dlpack(m);
   bind_queries(m);
   bind_dense(m);
+#ifdef NESTVEC_CUDA_PROBE
+  bind_probe(m);
+#endif
+  bind_fde(m);
+  bind_bits(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

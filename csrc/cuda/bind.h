@@ -105,5 +105,8 @@ inline Naming naming_of(const py::object& ids, int64_t base, int64_t n) {
 void bind_dlpack(py::module_&);
 void bind_queries(py::module_&);
 void bind_dense(py::module_&);  // bind_dense.cpp
+void bind_probe(py::module_&);  // bind_probe.cpp
+void bind_fde(py::module_&);    // bind_fde.cpp
+void bind_bits(py::module_&);   // bind_bits.cpp
 
 }  // namespace nestvec::cuda

@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifndef __CUDACC__  // emulated, or bindings, which call none of it
-#include "emulate.h"
-#else
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else  // also for bindings of a build for GPUs, which include kernels' headers and call no kernel
+#include "emulate.h"
 #endif
 
 #include "memory.h"

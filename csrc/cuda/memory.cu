@@ -23,7 +23,9 @@ void check(int status, const char* what) {
 bool is_emulated() { return false; }
 
 int device_count() {
-  int count = 0;
+  int count = 0, driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+    throw std::runtime_error("no CUDA driver is installed (libcuda.so.1)");
   check(cudaGetDeviceCount(&count), "no CUDA device");
   return count;
 }

@@ -166,6 +166,30 @@ void topk(const Queries& q, const Rows& rows, const Allowed& allowed, const Best
 }
 
 template <class Type>
+void list_rows(const Queries& q, const Rows& rows, const int32_t* numbers, int64_t n, const Best& best) {
+  typedef typename Type::Element Element;
+  constexpr int64_t kTogether = 4, kAhead = 8;
+  double square = query_square(q, 0, rows.dims);
+  auto emit = [&](int64_t i, int64_t r, double s) { offer(best, i, s, id_of(rows, r)); };
+  auto ask = [&](int64_t c) {
+    const Element* row = static_cast<const Element*>(rows.data) + numbers[c] * rows.stride;
+    for (int64_t j = 0; j < rows.dims; j += 64 / sizeof(Element)) __builtin_prefetch(row + j);
+  };
+  for (int64_t c = 0; c < n && c < kAhead; c++) ask(c);
+  for (int64_t c = 0; c < n; c += kTogether) {
+    int64_t some[kTogether], count = n - c < kTogether ? n - c : kTogether;
+    for (int64_t i = 0; i < count; i++) {
+      some[i] = numbers[c + i];
+      if (c + i + kAhead < n) ask(c + i + kAhead);
+    }
+    if (count == kTogether)
+      score_rows<Type, kTogether>(q, 0, 1, &square, rows, some, emit);
+    else
+      for (int64_t i = 0; i < count; i++) score_rows<Type, 1>(q, 0, 1, &square, rows, some + i, emit);
+  }
+}
+
+template <class Type>
 int64_t rescore(const Queries& q, const Rows& rows, int64_t take, const Thresholds& thresholds,
                 const Candidates& candidates, const Best& best) {
   typedef typename Type::Element Element;

@@ -11,20 +11,23 @@ inline bool better(Score score, Id id, Score other_score, Id other_id) {
   return score > other_score || (score == other_score && id < other_id);
 }
 
-// Replace the root, the worst of the k best, unless the new result is worse still.
-inline void offer(const Best& best, int64_t query, double score, int64_t id) {
-  double* scores = best.scores + query * best.k;
-  int64_t* ids = best.ids + query * best.k;
-  if (!better(score, id, scores[0], ids[0])) return;
-  int64_t hole = 0;
-  for (int64_t child; (child = 2 * hole + 1) < best.k; hole = child) {
-    if (child + 1 < best.k && better(scores[child], ids[child], scores[child + 1], ids[child + 1])) child++;
+// Put a result into a heap of so many, the worst at the root, at `hole` or below.
+inline void sink(double* scores, int64_t* ids, int64_t hole, int64_t size, double score, int64_t id) {
+  for (int64_t child; (child = 2 * hole + 1) < size; hole = child) {
+    if (child + 1 < size && better(scores[child], ids[child], scores[child + 1], ids[child + 1])) child++;
     if (better(scores[child], ids[child], score, id)) break;
     scores[hole] = scores[child];
     ids[hole] = ids[child];
   }
   scores[hole] = score;
   ids[hole] = id;
+}
+
+// Replace the root, the worst of the k best, unless the new result is worse still.
+inline void offer(const Best& best, int64_t query, double score, int64_t id) {
+  double* scores = best.scores + query * best.k;
+  int64_t* ids = best.ids + query * best.k;
+  if (better(score, id, scores[0], ids[0])) sink(scores, ids, 0, best.k, score, id);
 }
 
 // Rounded down past every rounding between an exact score and the scan's float32 bounds.

@@ -1,7 +1,9 @@
-// The best of a shortlist; specification: python/nestvec/kernels/select.py. A few passes over the values.
+// The best of a shortlist, by a few passes over the values, and results in order; specification:
+// python/nestvec/kernels/select.py.
 #pragma once
 #include "../kernels.h"
 #include "convert.h"
+#include "heap.h"
 
 namespace nestvec {
 namespace {
@@ -53,19 +55,36 @@ inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
   return kth_largest_digits(some, count, left);
 }
 
-void keep_best(const Shortlist& list, int64_t keep) {
+float keep_best(const Shortlist& list, int64_t keep) {
   int64_t count = *list.count, kept = 0, ties = keep;
-  if (count <= keep) return;
-  uint32_t least = kth_largest(list.values, count, keep);
+  uint32_t least = count > keep ? kth_largest(list.values, count, keep) : 0;
   for (int64_t c = 0; c < count; c++) ties -= order_of(list.values[c]) > least;
+  float smallest = __builtin_inff();
   for (int64_t c = 0; c < count; c++) {
     uint32_t order = order_of(list.values[c]);
     if (order < least || (order == least && ties-- <= 0)) continue;
+    smallest = list.values[c] < smallest ? list.values[c] : smallest;
     list.rows[kept] = list.rows[c];
     list.sums[kept] = list.sums[c];
     list.values[kept++] = list.values[c];
   }
   *list.count = kept;
+  return smallest;
+}
+
+void order_best(const Best& best, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    double* scores = best.scores + i * best.k;
+    int64_t* ids = best.ids + i * best.k;
+    for (int64_t hole = best.k / 2 - 1; hole >= 0; hole--) sink(scores, ids, hole, best.k, scores[hole], ids[hole]);
+    for (int64_t last = best.k - 1; last > 0; last--) {
+      double score = scores[last];
+      int64_t id = ids[last];
+      scores[last] = scores[0];
+      ids[last] = ids[0];
+      sink(scores, ids, 0, last, score, id);
+    }
+  }
 }
 
 }  // namespace

@@ -130,6 +130,23 @@ class Kernels(Protocol):
         nibbles: _U8,
         factors: _U16,
     ) -> None: ...
+    def code_queries(
+        self,
+        q: _F64,
+        center: _F64,
+        bounds: _I64,
+        dims: int,
+        widest: int,
+        metric: int,
+        largest: int,
+        shift: float,
+        codes: _I8,
+        digits: _U64,
+        shifts: _I64,
+        lifts: _F32,
+        units: _F64,
+        offsets: _F64,
+    ) -> None: ...
     def scan_b1(
         self,
         words: _U64,
@@ -241,7 +258,8 @@ class Kernels(Protocol):
         sums: _I32,
         values: _F32,
     ) -> None: ...
-    def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> None: ...
+    def keep_best(self, rows: _I32, sums: _I32, values: _F32, counts: _I64, keep: int) -> float: ...
+    def order_best(self, scores: _F64, ids: _I64) -> None: ...
     def simhash(self, x: _F32, gaussians: _F64, panels: _F32, reach: float, k: int, partitions: _U32) -> None: ...
     def encode_bags(
         self,
@@ -306,6 +324,42 @@ class Kernels(Protocol):
         ids: _I64,
         base: int,
         allowed: _U64,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_f32(
+        self,
+        q: _F64,
+        rows: _F32,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_f16(
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
+        best_scores: _F64,
+        best_ids: _I64,
+    ) -> None: ...
+    def list_bf16(
+        self,
+        q: _F64,
+        rows: _U16,
+        dims: int,
+        metric: int,
+        ids: _I64,
+        base: int,
+        numbers: _I32,
         best_scores: _F64,
         best_ids: _I64,
     ) -> None: ...

@@ -14,7 +14,7 @@ from . import arrays, backends, parallel, slices
 from .bitplans import BitRun, bit_steps
 from .bits import counted, merged, packed_signs
 from .collection import changing, reading
-from .container import Container
+from .container import Container, Contents
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, query_words
 from .parallel import limited, threads_for
@@ -393,12 +393,15 @@ class BinaryIndex(Container[BitSegment]):
         codes, contents = self._codes(q, "q", 1, single=True), self._contents
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
-        words = allowed_words(contents, given, len(codes), partial(self._slots, contents))
-        located = [
+        return codes, self._located(contents, given, len(codes)), contents.ntotal
+
+    def _located(self, contents: Contents[BitSegment], given: Any, count: int) -> list[tuple[int, BitPart]]:
+        """Parts, as `count` queries may find their rows by a filter, with the slots where they begin."""
+        words = allowed_words(contents, given, count, partial(self._slots, contents))
+        return [
             (first, BitPart(segment.words, 0, n, segment.ids, segment.base, words_of(words, first, n)))
             for first, segment, n in self._reader_parts(contents)
         ]
-        return codes, located, contents.ntotal
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)

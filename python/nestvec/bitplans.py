@@ -21,10 +21,10 @@ LIST_WORDS = 2**20  # read by one call for listed rows, a cache miss each: Ctrl-
 NOTHING = np.empty(0, np.int64)
 
 
-def bit_steps(plan: Any, k: int, bits: int, total: int, bounds: Array) -> list[Step]:
+def bit_steps(plan: Any, k: int, bits: int, total: int, bounds: Array) -> tuple[Step, ...]:
     """A plan for the k nearest by `bits` bits, checked, or the exact search for None; errors are those of `resolve`."""
     if plan is None:
-        return [Step("b1", bits, bits, 0, 0, k)]
+        return (Step("b1", bits, bits, 0, 0, k),)
     for stage in stages_of(plan):
         if stage.code != "b1":
             raise ValueError(f'stages of binary codes are Stage("b1"), got Stage("{stage.code}")')
@@ -71,7 +71,7 @@ class BitRun:
         if self.count == 0:
             return Explanation(())
         rows = [sum(self._allowed(part) for part in self.parts), *self.kept, int(np.count_nonzero(ids >= 0))]
-        begins = [0, *(_known(*pair) for pair in zip(self.steps, self.steps[1:], strict=False))]
+        begins = [0, *(known_bits(*pair) for pair in zip(self.steps, self.steps[1:], strict=False))]
         return Explanation(
             tuple(
                 StageReport(
@@ -114,7 +114,7 @@ class BitRun:
         slots, distances = slots[order], distances[order]
         for number, step in enumerate(self.steps[1:], 1):
             begun = perf_counter()
-            known = _known(self.steps[number - 1], step)
+            known = known_bits(self.steps[number - 1], step)
             if known == 0:
                 distances[:] = 0
             self._count(query, known, step.dims, slots, distances)
@@ -155,7 +155,7 @@ class BitRun:
         return ids
 
 
-def _known(before: Step, step: Step) -> int:
+def known_bits(before: Step, step: Step) -> int:
     """Leading bits that the stage before has counted and this one need not count again."""
     return before.dims if before.dims <= step.dims else 0
 

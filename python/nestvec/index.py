@@ -556,7 +556,7 @@ class NestedIndex(Container[Segment]):
         level = int(np.searchsorted(self._bounds, dims))
         return self._bounds[: level + 1] if self._bounds[level] == dims else None
 
-    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> list[Step]:
+    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:
         steps = resolve(plan, task.k, task.dims, contents.ntotal, self._bounds, self._codes, self._row_type)
         for step in steps:
             self._refuse_cut(step.code, step.dims)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -17,6 +19,7 @@ Array = npt.NDArray[Any]
 
 CODES = ("b1", "i4", "i8")
 MOST_STAGES, MOST_POINTS = 16, 256  # of a plan that is read from a file
+RESOLVED = 64  # plans that are kept as they were made for a search
 RAW = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -60,10 +63,9 @@ class Stage:
         arrays.one_of(self.code, "code", (*CODES, "raw", *RAW))
         if self.keep is not None and self.times is not None:
             raise ValueError(f"a stage takes keep or times, not both: got keep={self.keep}, times={self.times}")
-        if self.dims is not None:
-            arrays.integer(self.dims, "dims", 1)
-        if self.keep is not None:
-            arrays.integer(self.keep, "keep", 1)
+        for name in ("dims", "keep"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, arrays.integer(getattr(self, name), name, 1))
         if self.times is not None:
             if isinstance(self.times, (bool, np.bool_)) or not isinstance(self.times, Real):
                 raise TypeError(f"times must be a number, got {self.times!r}")
@@ -157,11 +159,7 @@ class Plan:
         """Stages for a batch over an index of so many rows; none: exact search."""
         if self.exact_from is not None and queries >= self.exact_from:
             return ()
-        growth = max(rows / max(self.rows, 1), 1.0)
-        return tuple(
-            stage if stage.keep is None else replace(stage, keep=math.ceil(stage.keep * growth - 1e-9))
-            for stage in self.stages
-        )
+        return _grown(self.stages, max(rows / max(self.rows, 1), 1.0))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, numbers and strings, for JSON."""
@@ -238,6 +236,14 @@ def _stages(given: Any) -> tuple[Stage, ...]:
     if not isinstance(given, list) or len(given) > MOST_STAGES:
         raise ValueError
     return tuple(Stage(**one) for one in given)
+
+
+@lru_cache(RESOLVED)
+def _grown(stages: tuple[Stage, ...], growth: float) -> tuple[Stage, ...]:
+    """Stages whose shortlists are longer by a factor."""
+    return tuple(
+        stage if stage.keep is None else replace(stage, keep=math.ceil(stage.keep * growth - 1e-9)) for stage in stages
+    )
 
 
 @dataclass(frozen=True)
@@ -334,7 +340,7 @@ def stages_of(plan: Any) -> list[Stage]:
 
 def resolve(
     plan: Any, k: int, dims: int, total: int, bounds: Array, kept: Sequence[str], row_type: str | None
-) -> list[Step]:
+) -> tuple[Step, ...]:
     """A plan for a search of k rows over `dims`, checked against what the index keeps.
 
     Raises
@@ -345,7 +351,14 @@ def resolve(
         No stage; a code, or rows, that the index does not keep; `dims` beyond those of the vectors; a stage without,
         or with too small a shortlist.
     """
-    stages = stages_of(plan)
+    return _resolved(tuple(stages_of(plan)), k, dims, total, tuple(bounds.tolist()), tuple(kept), row_type)
+
+
+@lru_cache(RESOLVED)
+def _resolved(
+    stages: tuple[Stage, ...], k: int, dims: int, total: int, ends: tuple[int, ...], kept: Sequence[str],
+    row_type: str | None,
+) -> tuple[Step, ...]:  # fmt: skip
     widths = [dims if stage.dims is None else arrays.integer(stage.dims, "dims", 1, dims) for stage in stages]
     steps: list[Step] = []
     for number, (stage, width) in enumerate(zip(stages, widths, strict=True), 1):
@@ -355,10 +368,10 @@ def resolve(
             raise ValueError(f"stage {number} keeps {keep} rows of the {steps[-1].keep} that reach it; keep fewer")
         widest = max(w for s, w in zip(stages, widths, strict=True) if s.code == stage.code)
         before = steps[-1] if steps and steps[-1].code == code else None
-        known = before is not None and before.dims <= width and before.dims == bounds[before.levels - 1]
-        levels = int(np.searchsorted(bounds, width)) + 1
+        known = before is not None and before.dims <= width and before.dims == ends[before.levels - 1]
+        levels = bisect_left(ends, width) + 1
         steps.append(Step(code, width, widest, before.levels if before and known else 0, levels, min(keep, total)))
-    return steps
+    return tuple(steps)
 
 
 def _code(code: str, kept: Sequence[str], row_type: str | None) -> str:

@@ -16,7 +16,6 @@ from .arrays import METRICS
 from .gather import pieces
 from .planes import BLOCK, Array, Segment
 from .search import (
-    EVERYTHING,
     PACK_ROWS,
     PACK_VALUES,
     RESCORE_COST,
@@ -91,13 +90,10 @@ def score_listed(
     task: Task, wide: Array, segment: Segment, query: int, listed: Array, least: float
 ) -> tuple[Array, Array]:
     """Exact scores of some rows of a segment that reach a value, and their ids."""
-    rescore = getattr(backends.current(), f"rescore_{ROW_SUFFIX[task.row_type]}")
     scores, ids = np.full((1, len(listed)), -np.inf), np.full((1, len(listed)), -1, np.int64)
-    one = np.ones(1)
-    rescore(
-        wide[query : query + 1], segment.rows, task.dims, METRICS[task.metric], segment.ids, segment.base, EVERYTHING,
-        one, one * 0, np.full(1, -np.inf, np.float32), listed[None].copy(),
-        np.full((1, len(listed)), np.inf, np.float32), np.asarray([len(listed)]), scores, ids,
+    getattr(backends.current(), f"list_{ROW_SUFFIX[task.row_type]}")(
+        wide[query : query + 1], segment.rows, task.dims, METRICS[task.metric], segment.ids, segment.base, listed,
+        scores, ids,
     )  # fmt: skip
     kept = scores[0] >= least
     return scores[0][kept], ids[0][kept]

@@ -85,7 +85,9 @@ class Heaps:
 
     def ordered(self) -> tuple[Array, Array]:
         """Scores and ids, best first, ties by smaller id."""
-        return slices.best([(self.scores, self.ids)], self.scores.shape[1], largest=True)
+        for some in slices.steps(*self.scores.shape, slices.SORTED):
+            backends.current().order_best(self.scores[some], self.ids[some])
+        return self.scores, self.ids
 
     @classmethod
     def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from time import perf_counter
 from typing import Any
 
@@ -16,7 +18,7 @@ from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, allowed_rows, padded, spread
-from .search import EVERYTHING, RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
+from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
 
 Array = npt.NDArray[Any]
 
@@ -40,9 +42,10 @@ class Shortlist:
     def __len__(self) -> int:
         return int(self.counts[0])
 
-    def keep(self, count: int) -> None:
-        """Leave the `count` best."""
-        backends.current().keep_best(self.rows, self.sums, self.values, self.counts, count)
+    def keep(self, count: int) -> float:
+        """Leave the `count` best; returns the least of their values."""
+        least: float = backends.current().keep_best(self.rows, self.sums, self.values, self.counts, count)
+        return least
 
     @classmethod
     def of(cls, rows: Array) -> Shortlist:
@@ -87,7 +90,8 @@ class Run:
     def __init__(self, parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame) -> None:
         self.parts, self.steps, self.task, self.frame = parts, steps, task, frame
         self.kernels = backends.current()
-        self.offsets = np.cumsum([0, *(part.last for part in parts)]).tolist()
+        self.offsets = [0, *accumulate(part.last for part in parts)]
+        self.numbering = {id(part.segment): offset for part, offset in zip(parts, self.offsets, strict=False)}
         self.coded = [
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
@@ -135,13 +139,11 @@ class Run:
             lists = [Shortlist.of(rows) for rows in np.array_split(reach.rows, threads)]
             return Shortlist.joined(parallel.run(partial(self._list, query, 0), lists, threads))
         shares = split_rows(reach.parts, threads)
-        numbers = {id(part.segment): number for number, part in enumerate(self.parts)}
-        located = [[(part, self.offsets[numbers[id(part.segment)]]) for part in share] for share in shares]
-        return Shortlist.joined(parallel.run(partial(self._scan, query), located, threads))
+        return Shortlist.joined(parallel.run(partial(self._scan, query), shares, threads))
 
-    def _scan(self, query: int, parts: Sequence[tuple[Part, int]]) -> Shortlist:
+    def _scan(self, query: int, parts: Sequence[Part]) -> Shortlist:
         keep = self.steps[0].keep
-        total = sum(spread(part.allowed, part.first, part.last)[0] for part, _ in parts)
+        total = sum(spread(part.allowed, part.first, part.last)[0] for part in parts)
         expected, least = float(keep), -np.inf
         if total >= max(SAMPLE_FROM, 8 * keep):
             expected, least = self._sampled(query, parts, total)
@@ -152,12 +154,12 @@ class Run:
             self._scan_parts(query, parts, -np.inf, found)
         return found
 
-    def _sampled(self, query: int, parts: Sequence[tuple[Part, int]], total: int) -> tuple[float, float]:
+    def _sampled(self, query: int, parts: Sequence[Part], total: int) -> tuple[float, float]:
         """How many rows will probably reach a value, somewhat more than are kept, and that value, from a few blocks."""
         keep = self.steps[0].keep
         wanted = min(SAMPLE_RANK * total / keep, total / SAMPLE_SHARE)
         stride = max(int(total / wanted), 1) * BLOCK
-        scanned = sum(BLOCK * -(-(part.last - part.first) // stride) for part, _ in parts)
+        scanned = sum(BLOCK * -(-(part.last - part.first) // stride) for part in parts)
         found = Shortlist(scanned + BLOCK)
         self._scan_parts(query, parts, -np.inf, found, stride)
         if len(found) == 0:  # no block of the sample has a row allowed
@@ -165,16 +167,16 @@ class Run:
         rank = len(found) * keep / total
         rank = int(rank + 3 * rank**0.5 + 4)
         share = len(found) / total
-        found.keep(rank)
-        return rank / share, float(found.values[: len(found)].min())
+        return rank / share, found.keep(rank)
 
     def _scan_parts(
-        self, query: int, parts: Sequence[tuple[Part, int]], least: float, found: Shortlist, stride: int = BLOCK
+        self, query: int, parts: Sequence[Part], least: float, found: Shortlist, stride: int = BLOCK
     ) -> None:
         step = self.steps[0]
         scan = getattr(self.kernels, f"scan_{step.code}")
         rows_per_call = max(CALL_BYTES // max(self.row_bytes(step), 1) // stride, 1) * stride
-        for part, offset in parts:
+        for part in parts:
+            offset = self.numbering[id(part.segment)]
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
@@ -187,8 +189,7 @@ class Run:
                 if offset:
                     found.rows[before : len(found)] += offset
                 if at < end:
-                    found.keep(step.keep)
-                    least = max(least, float(found.values[: len(found)].min()))
+                    least = max(least, found.keep(step.keep))
 
     def _list(self, query: int, number: int, found: Shortlist) -> Shortlist:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
@@ -204,7 +205,8 @@ class Run:
 
     def _by_part(self, found: Shortlist, most: int) -> list[tuple[Part, int, int, int]]:
         """Parts with rows listed, where their numbering starts, and up to `most` places of the list that are theirs."""
-        cuts = np.searchsorted(found.rows[: len(found)], self.offsets).tolist()
+        rows = found.rows[: len(found)]
+        cuts = [0, *(bisect_left(rows, offset) for offset in self.offsets[1:-1]), len(rows)]
         most = max(most, 1)
         return [
             (part, offset, at, min(at + most, last))
@@ -215,19 +217,14 @@ class Run:
     def _raw(self, query: int, step: Step, found: Shortlist, *, named: bool) -> Heaps:
         """Exact scores of the rows listed, and their ids, or their numbers."""
         heaps = Heaps(1, step.keep)
-        rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[self.task.row_type]}")
-        metric, one = METRICS[self.task.metric], np.ones(1)
+        listing = getattr(self.kernels, f"list_{ROW_SUFFIX[self.task.row_type]}")
         wide = self.task.queries[query : query + 1].astype(np.float64)
         for part, offset, first, last in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
             parallel.check()
             segment = part.segment
             ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
-            rows = (found.rows[first:last] - np.int32(offset))[None]
-            rescore(
-                wide, segment.rows, step.dims, metric, ids, base, EVERYTHING, one, one * 0,
-                np.full(1, -np.inf, np.float32), rows, np.full(rows.shape, np.inf, np.float32),
-                np.asarray([last - first]), heaps.scores, heaps.ids,
-            )  # fmt: skip
+            rows = found.rows[first:last] - np.int32(offset)
+            listing(wide, segment.rows, step.dims, METRICS[self.task.metric], ids, base, rows, heaps.scores, heaps.ids)
         return heaps
 
     def _exact(self, query: int, step: Step, parts: list[Part], threads: int, *, named: bool) -> Heaps:

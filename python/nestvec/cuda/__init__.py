@@ -19,7 +19,7 @@ PLACES = {
     "CudaNestedIndex": "dense",
     "CudaBinaryIndex": "binary",
     "CudaMultiVectorIndex": "multivector",
-    "hamming_topk": "stateless",
+    "hamming_topk": "binary",
     "maxsim": "stateless",
     "maxsim_topk": "stateless",
     "prefix_scores": "stateless",

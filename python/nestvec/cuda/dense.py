@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import arrays
-from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded, words_within
+from ..ids import Run
+from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded
 from ..search import Part
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
-from .lists import RESULTS, Best, Lists, Names, buffer
+from .lists import RESULTS, Best, Lists, buffer
 from .queries import Packed, Through, asked, refuse_bad
+from .resident import Placed
 from .results import Results
 
 if TYPE_CHECKING:
@@ -31,37 +33,21 @@ FEW = 8  # queries so few that rounds are what takes time: fewer of them
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
-class Resident:
+class Resident(Placed):
     """Rows and planes of all parts of an index, one behind the other in blocks of 64."""
 
     def __init__(self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None) -> None:
-        self.device, self.bounds = device, bounds
-        self.firsts = np.cumsum([0, *(padded(part.last, BLOCK) for part in parts)]).tolist()
-        self.capacity = self.firsts[-1]
-        self.n = self.firsts[-2] + parts[-1].last if parts else 0
+        segments = [part.segment for part in parts]
+        super().__init__(device, [Run(0, part.last, part.segment.ids, part.segment.base) for part in parts])
+        self.bounds = bounds
         self.ends = device.put(bounds)
         self.row_type = row_type
-        segments = [part.segment for part in parts]
-        self.names = self._named(parts)
         if row_type is not None:
             self.rows = device.empty((self.capacity, int(bounds[-1])), segments[0].rows.dtype)
             for part, first in zip(parts, self.firsts, strict=False):
                 self.rows.write(part.segment.rows[: part.last], first * int(bounds[-1]))
         if segments and len(segments[0].codes):
             self._put_bytes(parts)
-        self.gaps = any(part.last % BLOCK for part in parts[:-1])
-
-    def _named(self, parts: Sequence[Part]) -> Names:
-        one = parts[0].segment if len(parts) == 1 else None
-        if one is not None and not one.ids.size:
-            return Names(None, one.base, self.n)
-        ids = np.full(self.capacity, -1, np.int64)
-        for part, first in zip(parts, self.firsts, strict=False):
-            some = part.segment
-            ids[first : first + part.last] = (
-                some.ids[: part.last] if some.ids.size else np.arange(some.base, some.base + part.last)
-            )
-        return Names(self.device.put(ids), 0, self.n)
 
     def _put_bytes(self, parts: Sequence[Part]) -> None:
         widths = level_widths(self.bounds, 4)
@@ -78,22 +64,6 @@ class Resident:
         self.plane = self.device.native.Plane(
             self.codes.buffer, self.starts.buffer, self.ends.buffer, self.stats.buffer, None, len(widths), self.capacity
         )
-
-    def allowed(self, parts: Sequence[Part], stream: int) -> tuple[DeviceArray | None, int]:
-        """Rows that may be found, as words of the device, and how many words there are for each query; None: all."""
-        sets = max((len(part.allowed) for part in parts), default=0)
-        if sets == 0 and not self.gaps:
-            return None, 0
-        words = np.zeros((max(sets, 1), self.capacity // BLOCK), np.uint64)
-        for part, first in zip(parts, self.firsts, strict=False):
-            at = slice(first // BLOCK, (first + padded(part.last, BLOCK)) // BLOCK)
-            every = np.full((1, -(-part.last // BLOCK)), ~np.uint64(0))
-            for number in range(len(words)):
-                some = part.allowed[number % len(part.allowed)][None] if len(part.allowed) else every
-                words[number, at] = words_within(some, 0, part.last)
-                if part.last % BLOCK:
-                    words[number, at][-1] &= np.uint64(2 ** (part.last % BLOCK) - 1)
-        return self.device.put(words, stream), words.shape[1] if len(words) > 1 else 0
 
 
 def held_bytes(parts: Sequence[Part]) -> int:

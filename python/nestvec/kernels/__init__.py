@@ -19,9 +19,13 @@ from typing import Any
 from .bits import count_bits, list_bits, order_bits, pack_words, scan_bits, sign_bits
 from .checksum import crc32c
 from .codes import pack_nibbles, pack_signs
+from .coding import code_queries
 from .convert import first_nonfinite, narrow_bf16, narrow_f16, sum_bytes, widen_bf16, widen_f16
 from .estimate import list_b1, list_i4, list_i8, scan_b1, scan_i4, scan_i8
 from .exact import (
+    list_bf16,
+    list_f16,
+    list_f32,
     rescore_bf16,
     rescore_f16,
     rescore_f32,
@@ -37,7 +41,7 @@ from .fitted import encode_probes, project_tokens
 from .maxsim import maxsim_bf16, maxsim_f16, maxsim_f32, maxsim_i8, pack_bags, scan_bags
 from .pack import pack_queries, pack_rows
 from .scan import scan
-from .select import keep_best
+from .select import keep_best, order_best
 from .transform import transform_rows
 
 TABLE: dict[str, Callable[..., Any]] = {
@@ -60,6 +64,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "order_bits": order_bits,
     "pack_signs": pack_signs,
     "pack_nibbles": pack_nibbles,
+    "code_queries": code_queries,
     "scan_b1": scan_b1,
     "scan_i4": scan_i4,
     "scan_i8": scan_i8,
@@ -67,6 +72,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "list_i4": list_i4,
     "list_i8": list_i8,
     "keep_best": keep_best,
+    "order_best": order_best,
     "simhash": simhash,
     "encode_bags": encode_bags,
     "project_tokens": project_tokens,
@@ -78,6 +84,9 @@ TABLE: dict[str, Callable[..., Any]] = {
     "topk_f32": topk_f32,
     "topk_f16": topk_f16,
     "topk_bf16": topk_bf16,
+    "list_f32": list_f32,
+    "list_f16": list_f16,
+    "list_bf16": list_bf16,
     "rescore_f32": rescore_f32,
     "rescore_f16": rescore_f16,
     "rescore_bf16": rescore_bf16,

@@ -25,10 +25,11 @@ AHEAD = 4  # candidates taken from the heap together, so that the reads of their
 
 
 class ExactKernels(NamedTuple):
-    """The three kernels for one row type."""
+    """The kernels for one row type."""
 
     scores: Callable[..., Any]
     topk: Callable[..., Any]
+    listed: Callable[..., Any]
     rescore: Callable[..., Any]
 
 
@@ -173,6 +174,28 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
                     offer(best_scores[i], best_ids[i], result, row_id)
 
     @njit
+    def listed(
+        q: Any, rows: Any, dims: int, metric: int, ids: Any, base: int, numbers: Any, best_scores: Any, best_ids: Any
+    ) -> None:
+        """Offer listed rows to the heap of one query's best results.
+
+        Parameters
+        ----------
+        q, rows, dims, metric, ids, base, best_scores, best_ids
+            As for `topk`; nq is 1.
+        numbers : (m,) int32
+            Rows.
+        """
+        buffer = np.empty(dims, np.float32)
+        acc = np.empty(LANES)
+        square = squares(q, dims, metric, acc)
+        for r in numbers:
+            load(rows[r, :dims], buffer)
+            row_square = dot(buffer, buffer, acc) if metric == COSINE else 0.0
+            row_id = ids[r] if ids.shape[0] > 0 else base + r
+            offer(best_scores[0], best_ids[0], score(q[0], square[0], buffer, row_square, metric, acc), row_id)
+
+    @njit
     def rescore(
         q: Any,
         rows: Any,
@@ -245,7 +268,7 @@ def _kernels(load: Callable[..., Any]) -> ExactKernels:
             counts[i] = kept
         return scored
 
-    return ExactKernels(scores, topk, rescore)
+    return ExactKernels(scores, topk, listed, rescore)
 
 
 @njit
@@ -269,6 +292,6 @@ def _sift(upper: Any, candidates: Any, hole: int, size: int) -> None:
         candidates[hole] = row
 
 
-scores_f32, topk_f32, rescore_f32 = _kernels(load_f32)
-scores_f16, topk_f16, rescore_f16 = _kernels(load_f16)
-scores_bf16, topk_bf16, rescore_bf16 = _kernels(load_bf16)
+scores_f32, topk_f32, list_f32, rescore_f32 = _kernels(load_f32)
+scores_f16, topk_f16, list_f16, rescore_f16 = _kernels(load_f16)
+scores_bf16, topk_bf16, list_bf16, rescore_bf16 = _kernels(load_bf16)

@@ -138,15 +138,20 @@ def better(score: float, row_id: int, other_score: float, other_id: int) -> bool
 @njit
 def offer(scores: Any, ids: Any, score: float, row_id: int) -> bool:
     """Put one result into a heap of the k best whose root is the worst of them; False if it does not belong."""
-    k = scores.shape[0]
     if not better(score, row_id, scores[0], ids[0]):
         return False
-    hole = 0
+    sink(scores, ids, 0, score, row_id)
+    return True
+
+
+@njit
+def sink(scores: Any, ids: Any, hole: int, score: float, row_id: int) -> None:
+    """Put one result into a heap, in place of what is at `hole`, or below if there are worse ones."""
     while True:
         child = 2 * hole + 1
-        if child >= k:
+        if child >= scores.shape[0]:
             break
-        if child + 1 < k and better(scores[child], ids[child], scores[child + 1], ids[child + 1]):
+        if child + 1 < scores.shape[0] and better(scores[child], ids[child], scores[child + 1], ids[child + 1]):
             child += 1
         if better(scores[child], ids[child], score, row_id):
             break
@@ -155,4 +160,3 @@ def offer(scores: Any, ids: Any, score: float, row_id: int) -> bool:
         hole = child
     scores[hole] = score
     ids[hole] = row_id
-    return True
