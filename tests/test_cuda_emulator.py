@@ -78,9 +78,7 @@ def test_threads_meet_at_barriers(device: Any, native: Any, order: str) -> None:
     np.testing.assert_array_equal(held.numpy(), rounds_of(values, 9))
 
 
-def test_a_missing_barrier_shows_in_some_order(
-    device: Any, emulated: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_barrier_shows_in_some_order(device: Any, emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.arange(THREADS, dtype=np.int32)
     wrong = set()
     for order in ("forwards", "backwards", "shuffled"):

@@ -39,7 +39,7 @@ __device__ T* shared_memory() {
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream stream, A... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > 48 * 1024)
+  if (shared > 32 * 1024)  // 48 KB are free to use, with those that a kernel declares
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)), "shared memory");
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;

@@ -52,6 +52,13 @@ int multiprocessors() {
   return count;
 }
 
+size_t shared_limit() {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current_device()),
+        "a CUDA device's shared memory");
+  return size_t(bytes);
+}
+
 size_t free_bytes(int device) {
   int before = current_device();
   use_device(device);
@@ -161,6 +168,7 @@ int current_device() { return 0; }
 void use_device(int) {}
 DeviceFacts facts(int) { return {"emulated", 9, 0, 2, size_t(1) << 34, 227 * 1024}; }
 int multiprocessors() { return 2; }
+size_t shared_limit() { return 227 * 1024; }
 size_t free_bytes(int) { return emulated::memory_left(); }
 int device_of(const void*) { return 0; }
 

@@ -14,6 +14,7 @@ from .. import arrays
 from ..ids import Run
 from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded
 from ..search import Part
+from . import halves
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
 from .lists import RESULTS, Best, Lists, buffer
@@ -224,10 +225,11 @@ class Exact:
         self.best = Best(self.device, self.nq, task.k, stream)
 
     def run(self, bounds: Array | None, allowed: DeviceArray | None, step: int) -> Best:
-        """Scan in rounds of more and more rows, each with the thresholds that those before it made."""
-        lost = None
-        if bounds is not None:
-            lost = self._scan(bounds, allowed, step)
+        """Scan in rounds of more and more rows, each with the thresholds that those before it made.
+
+        `bounds` are the ends of planes to scan; None: none ends at the dims searched, and rows are scanned.
+        """
+        lost = halves.scan(self, allowed, step) if bounds is None else self._scan(bounds, allowed, step)
         self._score_all(lost, allowed, step)
         return self.best
 
@@ -243,11 +245,12 @@ class Exact:
                 resident.plane, packed.native, len(bounds), arrays.METRICS[task.metric], at, end, buffer(allowed), step,
                 lists.native, stream,
             )  # fmt: skip
-            self._rescore(lists, packed.multiply, packed.offset)
+            self.rescore(lists, packed.multiply, packed.offset)
             at, rows = end, rows * growth
         return lists.lost
 
-    def _rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+    def rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
+        """Score what is listed, and empty the lists; `multiply` and `offset` make thresholds of scores."""
         names, best = self.resident.names, self.best
         self.native.rescore(
             lists.native, self.vectors, buffer(multiply), buffer(offset), buffer(names.ids), names.base, names.n,

@@ -26,7 +26,7 @@ def is_foreign(x: Any) -> bool:
     return hasattr(x, "__cuda_array_interface__")
 
 
-def incoming(x: Any, device: Device, name: str, stream: int = 0) -> DeviceArray:
+def incoming(x: Any, device: Device, name: str, stream: int = 0, *, wide: bool = False) -> DeviceArray:
     """A view of a device's array, which it keeps alive; what comes later in `stream` sees its values.
 
     Strided arrays are copied, others are not.
@@ -39,6 +39,8 @@ def incoming(x: Any, device: Device, name: str, stream: int = 0) -> DeviceArray:
         What messages call it.
     stream : int
         Handle of the stream that will read it.
+    wide : bool
+        Whether `pitch` may be more than a row, as that of the leading dims of wider rows: no copy then.
 
     Raises
     ------
@@ -53,10 +55,10 @@ def incoming(x: Any, device: Device, name: str, stream: int = 0) -> DeviceArray:
             device.native.wait_for(stream, x.stream)
         return x
     if _is_capsule(x):
-        return _of_capsule(x, device, name, stream)
+        return _of_capsule(x, device, name, stream, wide)
     if hasattr(x, "__dlpack__"):
-        return _of_capsule(_capsule(x, device, name, stream), device, name, stream)
-    return _of_interface(x, device, name, stream)
+        return _of_capsule(_capsule(x, device, name, stream), device, name, stream, wide)
+    return _of_interface(x, device, name, stream, wide)
 
 
 def outgoing(array: DeviceArray, like: Any) -> Any:
@@ -92,7 +94,7 @@ def _capsule(x: Any, device: Device, name: str, stream: int) -> Any:
         return x.__dlpack__(**order)
 
 
-def _of_capsule(capsule: Any, device: Device, name: str, stream: int) -> DeviceArray:
+def _of_capsule(capsule: Any, device: Device, name: str, stream: int, wide: bool) -> DeviceArray:
     if '"used_dltensor' in repr(capsule):
         raise ValueError(f"{name} is a capsule that was taken over before; a capsule can be read once")
     pointer, kind, number, code, bits, lanes, shape, strides, owner = device.native.take_over(capsule)
@@ -105,12 +107,12 @@ def _of_capsule(capsule: Any, device: Device, name: str, stream: int) -> DeviceA
         )
     dtype = np.dtype(np.uint16 if code == BFLOAT else f"{kinds[code]}{bits // 8}")
     step = None if strides is None else tuple(one * dtype.itemsize for one in strides)
-    view = _view(device, pointer, shape, step, dtype, owner, stream)
+    view = _view(device, pointer, shape, step, dtype, owner, stream, wide)
     view.type = "bfloat16" if code == BFLOAT else dtype.name
     return view
 
 
-def _of_interface(x: Any, device: Device, name: str, stream: int) -> DeviceArray:
+def _of_interface(x: Any, device: Device, name: str, stream: int, wide: bool) -> DeviceArray:
     given = x.__cuda_array_interface__
     pointer, shape, dtype = given["data"][0], tuple(given["shape"]), np.dtype(given["typestr"])
     if dtype.kind not in KINDS or not dtype.isnative or given.get("mask") is not None:
@@ -120,7 +122,7 @@ def _of_interface(x: Any, device: Device, name: str, stream: int) -> DeviceArray
     producer = given.get("stream")
     if producer is not None and (0 if producer == LEGACY else producer) != stream:
         device.native.wait_for(stream, producer)
-    return _view(device, pointer, shape, given.get("strides"), dtype, x, stream)
+    return _view(device, pointer, shape, given.get("strides"), dtype, x, stream, wide)
 
 
 def _view(
@@ -131,10 +133,17 @@ def _view(
     dtype: np.dtype[Any],
     owner: Any,
     stream: int,
+    wide: bool,
 ) -> DeviceArray:
     if strides is None or math.prod(shape) == 0 or _is_contiguous(shape, strides, dtype.itemsize):
         buffer = device.native.Buffer(pointer, math.prod(shape) * dtype.itemsize, device.number, owner)
         return DeviceArray(device, buffer, shape, dtype, stream)
+    item, width = dtype.itemsize, dtype.itemsize * shape[-1]
+    if wide and len(shape) == 2 and strides[1] == item and strides[0] > width and strides[0] % item == 0:
+        buffer = device.native.Buffer(pointer, (shape[0] - 1) * strides[0] + width, device.number, owner)
+        view = DeviceArray(device, buffer, shape, dtype, stream)
+        view.pitch = strides[0] // item
+        return view
     target = device.empty(shape, dtype, stream)
     device.native.copy_strided(pointer, shape, strides, dtype.itemsize, target.buffer, stream)
     return target

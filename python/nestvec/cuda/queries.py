@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,21 @@ from .device import Device, DeviceArray
 from .foreign import incoming, is_foreign
 from .lists import buffer
 
-if TYPE_CHECKING:
-    from ..index import NestedIndex
-
 Array = npt.NDArray[Any]
 
 SOURCES = (
     "float32", "float16", "bfloat16", "float64",
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
 )  # fmt: skip
+
+
+class Space(Protocol):
+    """Where queries live: what a `NestedIndex` knows of it."""
+
+    @property
+    def d(self) -> int: ...
+    @property
+    def transform(self) -> Transform | None: ...
 
 
 @dataclass(frozen=True)
@@ -97,16 +103,16 @@ class Turn:
         return target
 
 
-def asked(index: NestedIndex, through: Through | None, q: Any, dims: int, device: Device, stream: int) -> Asked:
+def asked(space: Space, through: Through | None, q: Any, dims: int, device: Device, stream: int) -> Asked:
     """Queries of the host or of a device, their shapes checked as `NestedIndex.search` does.
 
     Values of the host are checked, those of a device are marked: `refuse_bad` waits for them.
     """
-    transform = index.transform
+    transform = space.transform
     given = incoming(q, device, "q", stream) if is_foreign(q) else None
-    source = q if given is None else _like(given)
+    source = q if given is None else like(given, "q")
     if transform is None:
-        checked, wide = arrays.query_vectors(source, index.d, dims), dims
+        checked, wide = arrays.query_vectors(source, space.d, dims), dims
     else:
         checked, wide = transform._whole(source), transform.d_in
     bad = None if given is None and transform is None else _marks(device, len(checked), stream)
@@ -119,17 +125,17 @@ def asked(index: NestedIndex, through: Through | None, q: Any, dims: int, device
     return Asked(values, bad, given)
 
 
-def refuse_bad(found: Asked, index: NestedIndex, q: Any, dims: int, stream: int) -> None:
+def refuse_bad(found: Asked, space: Space, q: Any, dims: int, stream: int) -> None:
     """ValueError for NaN, Inf and values beyond float32, as the host words it; waits for `stream`."""
     if found.bad is None or not found.bad.rows(len(found.values), len(found.values) + 1).numpy(stream)[0]:
         return
     if found.given is not None:
         q = found.given.numpy(stream)
         q = (q.astype(np.uint32) << 16).view(np.float32) if found.given.type == "bfloat16" else q
-    if index.transform is None:
-        arrays.queries(q, index.d, dims)
+    if space.transform is None:
+        arrays.queries(q, space.d, dims)
     else:
-        index.transform._queries(q, dims)
+        space.transform._queries(q, dims)
 
 
 def _marks(device: Device, n: int, stream: int) -> DeviceArray:
@@ -138,10 +144,10 @@ def _marks(device: Device, n: int, stream: int) -> DeviceArray:
     return bad
 
 
-def _like(array: DeviceArray) -> Array:
+def like(array: DeviceArray, name: str) -> Array:
     """An array of the host of the same shape and type, without memory, for checks of shapes."""
     if array.type not in SOURCES:
-        raise TypeError(f"q has dtype {array.type}; one of {', '.join(SOURCES)} is needed, convert it first")
+        raise TypeError(f"{name} has dtype {array.type}; one of {', '.join(SOURCES)} is needed, convert it first")
     return np.broadcast_to(np.zeros((), np.float32 if array.type == "bfloat16" else array.dtype), array.shape)
 
 
