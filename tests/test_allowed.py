@@ -83,8 +83,8 @@ def run(
     if allowed is not None:
         sets = split(allowed, [part.last for part in parts])
         parts = [Part(part.segment, 0, part.last, own) for part, own in zip(parts, sets, strict=True)]
-    scores, ids, report = stages.run_plan(parts, steps, task, contents.frame, threads)
-    return *as_results(scores, ids, k, task.metric), report
+    done = stages.run_plan(parts, steps, task, contents.frame, threads)
+    return *as_results(done.scores, done.ids, k, task.metric), done.report()
 
 
 def ids_of(index: nv.NestedIndex) -> np.ndarray:
@@ -158,10 +158,11 @@ def test_parts_with_and_without_sets(way: str, rng: np.random.Generator) -> None
     contents, task, parts, _ = index._ready(q, 10, None, None)
     parts[0] = Part(parts[0].segment, 0, 700, packed(allowed[:, :700]))
     steps = index._steps([Stage("b1", keep=N), Stage("raw")], task, contents)
-    scores, found, _ = stages.run_plan(parts, steps, task, contents.frame, 2)
+    done = stages.run_plan(parts, steps, task, contents.frame, 2)
+    scores, found = as_results(done.scores, done.ids, 10, "ip")
     expected = truth.topk(q, x[allowed[0]], 10, "ip", ids[allowed[0]])
     np.testing.assert_array_equal(found, expected[1])
-    np.testing.assert_array_equal(scores.astype(np.float32), expected[0])
+    np.testing.assert_array_equal(scores, expected[0])
 
 
 def test_rows_that_a_sample_misses(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

@@ -72,7 +72,7 @@ float keep_best(const Shortlist& list, int64_t keep) {
   return smallest;
 }
 
-void order_best(const Best& best, int64_t n) {
+void order_best(const Best& best, int64_t n, double sign, float* values) {
   for (int64_t i = 0; i < n; i++) {
     double* scores = best.scores + i * best.k;
     int64_t* ids = best.ids + i * best.k;
@@ -84,6 +84,7 @@ void order_best(const Best& best, int64_t n) {
       ids[last] = ids[0];
       sink(scores, ids, 0, last, score, id);
     }
+    for (int64_t place = 0; place < best.k; place++) *values++ = float(sign * scores[place]);
   }
 }
 

@@ -69,6 +69,11 @@ class Task:
     row_type: str
 
 
+def no_results(queries: int, k: int) -> tuple[Array, Array]:
+    """Scores and ids of heaps that hold nothing yet."""
+    return np.full((queries, k), -np.inf), np.full((queries, k), -1, np.int64)
+
+
 class Heaps:
     """The k best of each query so far: float64 scores, higher is better, and int64 ids.
 
@@ -77,17 +82,10 @@ class Heaps:
     """
 
     def __init__(self, queries: int, k: int) -> None:
-        self.scores = np.full((queries, k), -np.inf)
-        self.ids = np.full((queries, k), -1, np.int64)
+        self.scores, self.ids = no_results(queries, k)
         self.scanned: list[tuple[Part, int]] = []
         self.read: list[tuple[Part, int]] = []
         self.rescored = 0
-
-    def ordered(self) -> tuple[Array, Array]:
-        """Scores and ids, best first, ties by smaller id."""
-        for some in slices.steps(*self.scores.shape, slices.SORTED):
-            backends.current().order_best(self.scores[some], self.ids[some])
-        return self.scores, self.ids
 
     @classmethod
     def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:
@@ -239,7 +237,7 @@ class Scan:
 
 
 def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int) -> tuple[Array, Array]:
-    """The k best rows of each query: float64 scores, higher is better, and ids, both (nq, k).
+    """The k best rows of each query in any order: float64 scores, higher is better, and ids, both (nq, k).
 
     Parameters
     ----------
@@ -253,16 +251,16 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
     """
     count = len(task.queries)
     if count == 0 or not parts:
-        return Heaps(count, task.k).ordered()
-    if count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
+        found = [Heaps(count, task.k)]
+    elif count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
         found = []
         for some, own in split_queries(task, parts, 1 if count < FEW else count):
             heaps = parallel.run(partial(_search, task=some, bounds=bounds), split_rows(own, threads), threads)
-            found.append(Heaps.merged(heaps, task.k).ordered())
+            found.append(Heaps.merged(heaps, task.k))
     else:
         batches = list(split_queries(task, parts, min(_group(task.dims), padded(-(-count // threads), 32))))
-        found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds).ordered(), batches, threads)
-    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found])
+        found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds), batches, threads)
+    return slices.joined([heaps.scores for heaps in found]), slices.joined([heaps.ids for heaps in found])
 
 
 def _group(dims: int) -> int:
@@ -435,19 +433,17 @@ def kept(
 
 
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
-    """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
+    """Results in any order, which are changed, as `NestedIndex.search` gives them: best first, padded to k columns."""
     count, n = scores.shape
-    if n == k and scores.size <= slices.VALUES:
-        with np.errstate(all="ignore"):
-            return (-scores if metric == "l2" else scores).astype(np.float32), ids
-    found = np.empty((count, k), np.float32)
-    named = ids if n == k else np.empty((count, k), np.int64)
-    with np.errstate(all="ignore"):
-        for some in slices.steps(count, k):
-            found[some, :n] = -scores[some] if metric == "l2" else scores[some]
-            found[some, n:] = np.inf if metric == "l2" else -np.inf
-            if n < k:
-                named[some, :n], named[some, n:] = ids[some], -1
+    values, sign = np.empty((count, n), np.float32), -1.0 if metric == "l2" else 1.0
+    for some in slices.steps(count, n, slices.SORTED):
+        backends.current().order_best(scores[some], ids[some], sign, values[some])
+    if n == k:
+        return values, ids
+    found, named = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    for some in slices.steps(count, k):
+        found[some, :n], found[some, n:] = values[some], -sign * np.inf
+        named[some, :n], named[some, n:] = ids[some], -1
     return found, named
 
 
