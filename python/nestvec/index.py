@@ -514,7 +514,9 @@ class NestedIndex(Container[Segment]):
         level = int(self._bounds.searchsorted(task.dims))
         bounds = self._bounds[: level + 1] if self._bounds[level] == task.dims else None
         words = allowed_words(contents, given, len(task.queries), partial(self._slots, contents))
-        parts = [Part(segment, 0, n, words_of(words, first, n)) for first, segment, n in self._reader_parts(contents)]
+        parts = [
+            Part(segment, 0, n, words_of(words, first, n), first) for first, segment, n in self._reader_parts(contents)
+        ]
         return contents, task, parts, bounds
 
     def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:

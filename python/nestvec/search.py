@@ -38,7 +38,7 @@ ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Part:
-    """Rows [`first`, `last`) of a segment that are `allowed`; `first` is a multiple of 64.
+    """Rows [`first`, `last`) of a segment that are `allowed`; `first` is a multiple of 64. Row 0 has a `slot`.
 
     ``allowed`` (m, words) uint64 is one set of the segment's rows for each query, one for all (m = 1), or none (m = 0):
     every row. Row r is bit ``r % 64``, least significant first, of word ``r // 64``; words cover at least `last` rows.
@@ -48,6 +48,7 @@ class Part:
     first: int
     last: int
     allowed: Array = field(default_factory=lambda: EVERY)
+    slot: int = 0
 
     def of_queries(self, queries: slice | Array) -> Part:
         """The same rows as some of the queries may find them."""
@@ -71,7 +72,10 @@ class Task:
 
 def no_results(queries: int, k: int) -> tuple[Array, Array]:
     """Scores and ids of heaps that hold nothing yet."""
-    return np.full((queries, k), -np.inf), np.full((queries, k), -1, np.int64)
+    scores, ids = np.empty((queries, k)), np.empty((queries, k), np.int64)
+    scores.fill(-np.inf)
+    ids.fill(-1)
+    return scores, ids
 
 
 class Heaps:

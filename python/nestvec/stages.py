@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a r
 
 
 class Shortlist:
-    """Rows, sums and values that scans append to; rows are numbered through all parts."""
+    """Rows, by slot, with the sums and values that scans append."""
 
     def __init__(self, room: int) -> None:
         self.rows = np.empty(room, np.int32)
@@ -67,6 +66,9 @@ class Shortlist:
         return result
 
 
+NO_ROWS = Shortlist(0)
+
+
 class Reach(NamedTuple):
     """What a query may find: parts with at most one set each, how many rows, and those where they are to be listed."""
 
@@ -84,8 +86,6 @@ class Run:
     def __init__(self, parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame) -> None:
         self.parts, self.steps, self.task, self.frame = parts, steps, task, frame
         self.kernels = backends.current()
-        self.offsets = [0, *accumulate(part.last for part in parts)]
-        self.numbering = {id(part.segment): offset for part, offset in zip(parts, self.offsets, strict=False)}
         self.coded = [
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
@@ -98,7 +98,8 @@ class Run:
     def search(self, query: int, threads: int) -> None:
         """Find the k best rows for one query."""
         begun = perf_counter()
-        found, reach = Shortlist(0), self.shared or self._reach(query)
+        reach = self.shared or self._reach(query)
+        found = NO_ROWS
         for number, step in enumerate(self.steps):
             last = number == len(self.steps) - 1
             self.rows[number] += len(found) if number else reach.total
@@ -140,11 +141,8 @@ class Run:
             total, blocks = total + rows, blocks + touched
         if total >= LISTED.get(self.steps[0].code, 0) * blocks:
             return Reach(parts, total, None)
-        numbers = [
-            allowed_rows(part.allowed, part.first, part.last) + offset
-            for part, offset in zip(parts, self.offsets, strict=False)
-        ]
-        return Reach(parts, total, np.concatenate(numbers))
+        slots = [allowed_rows(part.allowed, part.first, part.last) + part.slot for part in parts]
+        return Reach(parts, total, np.concatenate(slots))
 
     def _first(self, query: int, reach: Reach, threads: int) -> Shortlist:
         if reach.rows is not None:
@@ -188,7 +186,6 @@ class Run:
         scan = getattr(self.kernels, f"scan_{step.code}")
         rows_per_call = max(CALL_BYTES // max(self.row_bytes[0], 1) // stride, 1) * stride
         for part in parts:
-            offset = self.numbering[id(part.segment)]
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
@@ -198,8 +195,8 @@ class Run:
                     *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
                     found.values, found.counts,
                 )  # fmt: skip
-                if offset:
-                    found.rows[before : len(found)] += offset
+                if part.slot:
+                    found.rows[before : len(found)] += part.slot
                 if at < end:
                     least = max(least, found.keep(step.keep))
 
@@ -207,30 +204,30 @@ class Run:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
         if step.begin == 0:
             found.sums[: len(found)] = 0
-        for part, _, some, rows in self._by_part(found, LIST_BYTES // (self.row_bytes[number] + LIST_COST)):
+        for part, some, rows in self._by_part(found, LIST_BYTES // (self.row_bytes[number] + LIST_COST)):
             (codes, starts, bounds, levels, *factors), coded = self._arguments(query, number, part)
             sums, values = found.sums[some], found.values[some]
             listing(codes, starts, bounds, step.begin, levels, *factors, *coded, rows, sums, values)
         return found
 
-    def _by_part(self, found: Shortlist, most: int) -> Iterator[tuple[Part, int, slice, Array]]:
-        """Parts with rows listed, where their numbering starts, up to `most` places in the list, and the rows there."""
-        first, rows = 0, found.rows[: len(found)]
-        for part, offset in zip(self.parts, self.offsets, strict=False):
-            last = bisect_left(rows, offset + part.last)
+    def _by_part(self, found: Shortlist, most: int) -> Iterator[tuple[Part, slice, Array]]:
+        """Parts with rows listed, up to `most` places in the list, and the rows there as the part counts them."""
+        first, slots = 0, found.rows[: len(found)]
+        for part in self.parts:
+            last = bisect_left(slots, part.slot + part.last)
             for at in range(first, last, max(most, 1)):
                 parallel.check()
                 some = slice(at, min(at + most, last))
-                yield part, offset, some, rows[some] - np.int32(offset) if offset else rows[some]
+                yield part, some, slots[some] - np.int32(part.slot) if part.slot else slots[some]
             first = last
 
     def _raw(self, query: int, step: Step, found: Shortlist, best: tuple[Array, Array], *, named: bool) -> None:
-        """Exact scores of the rows listed, and their ids, or their numbers."""
+        """Exact scores of the rows listed, and their ids, or their slots."""
         listing = getattr(self.kernels, f"list_{ROW_SUFFIX[self.task.row_type]}")
         wide = self.task.queries[query : query + 1].astype(np.float64)
-        for part, offset, _, rows in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
+        for part, _, rows in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
             segment = part.segment
-            ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
+            ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], part.slot)
             listing(wide, segment.rows, step.dims, METRICS[self.task.metric], ids, base, rows, *best)
 
     def _exact(
@@ -239,8 +236,7 @@ class Run:
         """The exact search, as the first stage of a plan."""
         if not named:
             parts = [
-                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=offset))
-                for part, offset in zip(parts, self.offsets, strict=False)
+                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=part.slot)) for part in parts
             ]
         at_level = self.frame.bounds[step.levels - 1] == step.dims
         task = replace(
@@ -252,7 +248,7 @@ class Run:
         """What the last stage estimated, as scores."""
         coded = self.coded[-1]
         assert coded is not None
-        for part, _, some, rows in self._by_part(found, len(found)):
+        for part, some, rows in self._by_part(found, len(found)):
             segment = part.segment
             self.ids[query, some] = segment.ids[rows] if segment.ids.size else rows.astype(np.int64) + segment.base
         values = found.values[: len(found)].astype(np.float64)
@@ -291,7 +287,7 @@ def plane_arguments(part: Part, code: str, levels: int, metric: str, bounds: Arr
 
 def run_plan(parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame, threads: int) -> Run:
     """A plan run for all queries."""
-    if sum(part.last for part in parts) >= 2**31:
+    if any(part.slot + part.last >= 2**31 for part in parts):
         raise ValueError("plans number rows in 32 bits; search an index of 2^31 rows or more exactly")
     run, count = Run(parts, steps, task, frame), len(task.queries)
     if count < threads:
