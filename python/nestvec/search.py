@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import backends, gather, parallel, slices
 from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
-from .planes import BLOCK, EVERY, Segment, aligned, level_widths, padded
+from .planes import BLOCK, EVERY, Segment, aligned, padded, total_width
 
 Array = npt.NDArray[Any]
 
@@ -115,7 +115,7 @@ class Packed:
     def __init__(self, task: Task, bounds: Array, room: int) -> None:
         count, levels = len(task.queries), len(bounds)
         size = padded(max(count, 1), 32)
-        steps = int(level_widths(bounds, 64).sum()) // 64
+        steps = total_width(bounds, 64) // 64
         width = 64 * (steps | 1)  # an odd number of cache lines: queries then fall into different sets
         self.bounds = bounds
         self.codes = aligned((size, width), np.int8)
@@ -150,9 +150,7 @@ class Scan:
         self.probe = min(max(PROBE_WORK // work // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
         self.most = max(int(SLICE * FAST) // work // BLOCK, 1) * BLOCK  # rows for one call of a kernel
         self.most_rescored = max(RESCORE_VALUES // (task.dims + RESCORE_COST), 4)  # the same
-        # for a block in the last probes, by the level at which checks begin; before any, no checks: nothing could be
-        # dropped yet
-        self.seconds = np.arange(len(bounds), 0, -1.0)
+        self.check = len(bounds) - 1  # at which level checks begin: at none, before anything could be dropped
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
     def run(self, parts: Sequence[Part]) -> Heaps:
@@ -173,11 +171,11 @@ class Scan:
         while first < last:
             parallel.check()
             begun = first
-            if len(self.seconds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
+            if len(self.packed.bounds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
                 first = self._choose_check(part, first)
                 self.due = 4 * (self.scanned + first - begun)
             at, end, started = first, min(first + self.most, last), perf_counter()
-            first = self._scan(part, at, end, int(np.argmin(self.seconds)))
+            first = self._scan(part, at, end, self.check)
             affordable = (first - at) * SLICE / max(perf_counter() - started, 1e-6)
             self.most = max(int(affordable) // BLOCK, 1) * BLOCK
             self.scanned += first - begun
@@ -197,19 +195,21 @@ class Scan:
 
     def _roomy(self, part: Part, first: int, last: int) -> bool:
         """Whether there are rows enough to time, most of them in blocks that are read."""
-        timed = len(self.seconds) * self.probe
+        timed = len(self.packed.bounds) * self.probe
         return last - first >= 2 * timed and 2 * BLOCK * gather.blocks(part, first, first + timed) >= timed
 
     def _choose_check(self, part: Part, first: int) -> int:
         """Time a few rows with each first level to check at, to use the fastest; returns the first row not scanned."""
-        self.seconds = np.full(len(self.packed.bounds), np.inf)
-        for check in reversed(range(len(self.seconds))):
+        least = np.inf  # seconds for a block
+        for check in reversed(range(len(self.packed.bounds))):
             begun = perf_counter()
             reached = self._scan(part, first, first + self.probe, check)
-            self.seconds[check] = (perf_counter() - begun) / max(gather.blocks(part, first, reached), 1)
+            seconds = (perf_counter() - begun) / max(gather.blocks(part, first, reached), 1)
+            if seconds < least:
+                least, self.check = seconds, check
             full = reached < first + self.probe
             first = reached
-            if full or self.seconds[check] > 1.5 * self.seconds.min():  # earlier checks would save still less
+            if full or seconds > 1.5 * least:  # earlier checks would save still less
                 break
         return first
 
