@@ -290,6 +290,17 @@ def test_arrays_of_ours_are_waited_for_and_freed_later(recorded: Any) -> None:
     assert recorded.native.waits == [(7, 5), (5, 7)]
 
 
+def test_nothing_is_freed_that_a_search_still_reads(recorded: Any, rng: np.random.Generator) -> None:
+    """Neither what the index holds, in the order of a stream of its own, nor queries of ours."""
+    index, _, q = made(rng)
+    there, array = index.to(recorded), recorded.put(q)
+    there.search(array, 3, stream=7)
+    assert recorded.native.waits == [(7, 0), (0, 7), (0, 7)]
+    recorded.native.waits.clear()
+    there.search(array, 3)
+    assert recorded.native.waits == []
+
+
 def test_the_stream_that_others_are_told(emulated: Any) -> None:
     """1 is the default stream in the protocol, which has no 0; old libraries know of no versions."""
     asked = []

@@ -35,6 +35,7 @@ void bind_memory(py::module_& m) {
              size_t bytes = bytes_of(info);
              void* source = b.at<char>(int64_t(bytes), "bytes to read", offset);
              py::gil_scoped_release released;
+             OnDevice here(b.device);
              to_host(info.ptr, source, bytes, stream_of(stream));
            })
       .def("write",
@@ -43,10 +44,13 @@ void bind_memory(py::module_& m) {
              size_t bytes = bytes_of(info);
              void* target = b.at<char>(int64_t(bytes), "bytes to write", offset);
              py::gil_scoped_release released;
+             OnDevice here(b.device);
              to_device(target, info.ptr, bytes, stream_of(stream));
            })
-      .def("fill",
-           [](const Buffer& b, int byte, uintptr_t stream) { clear(b.pointer(), byte, b.bytes, stream_of(stream)); });
+      .def("fill", [](const Buffer& b, int byte, uintptr_t stream) {
+        OnDevice here(b.device);
+        clear(b.pointer(), byte, b.bytes, stream_of(stream));
+      });
   m.def("device_count", device_count);
   m.def("current_device", current_device);
   m.def("use_device", use_device);
@@ -118,6 +122,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
 #endif
   bind_fde(m);
   bind_bits(m);
+  bind_maxsim(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

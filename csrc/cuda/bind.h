@@ -42,10 +42,7 @@ struct Memory {
 class Buffer {
  public:
   Buffer(size_t bytes, int device, uintptr_t stream)
-      : bytes(bytes),
-        device(device),
-        memory_(std::make_shared<Memory>(allocate(bytes, device, stream_of(stream)), bytes, device, stream_of(stream),
-                                         true)) {}
+      : bytes(bytes), device(device), memory_(own(bytes, device, stream_of(stream))) {}
   Buffer(uintptr_t pointer, size_t bytes, int device, const py::object& owner)
       : bytes(bytes),
         device(device),
@@ -72,6 +69,11 @@ class Buffer {
   const int device;
 
  private:
+  static std::shared_ptr<Memory> own(size_t bytes, int device, Stream stream) {
+    OnDevice here(device);
+    return std::make_shared<Memory>(allocate(bytes, device, stream), bytes, device, stream, true);
+  }
+
   std::shared_ptr<Memory> memory_;
 };
 
@@ -107,5 +109,6 @@ void bind_probe(py::module_&);   // bind_probe.cpp
 void bind_fde(py::module_&);     // bind_fde.cpp
 void bind_bits(py::module_&);    // bind_bits.cpp
 void bind_halves(py::module_&);  // bind_halves.cpp, after bind_dense
+void bind_maxsim(py::module_&);  // bind_maxsim.cpp
 
 }  // namespace nestvec::cuda

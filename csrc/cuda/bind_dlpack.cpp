@@ -57,6 +57,7 @@ struct Export {
   ~Export() {
     if (!memory->owned || reader == memory->stream) return;
     try {
+      OnDevice here(memory->device);
       if (reinterpret_cast<uintptr_t>(reader) <= 2)
         wait_for(memory->stream, reader);
       else

@@ -18,7 +18,7 @@ static __global__ void keep_kernel(Lists lists, int64_t keep) {
   int64_t query = blockIdx.x;
   int count = lists.counts[query];
   if (count < keep) return;  // the threshold stays: fewer than wanted reached it
-  float least = keep_of_list(lists.rows + query * lists.room, lists.values + query * lists.room, count, int(keep));
+  float least = keep_of_list(lists, query, count, int(keep));
   if (threadIdx.x == 0) {
     lists.counts[query] = int(keep);
     lists.thresholds[query] = least;

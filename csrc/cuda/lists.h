@@ -33,14 +33,16 @@ __device__ inline void append(const Lists& lists, int query, int32_t row, float 
   }
 }
 
-// Leaves the `keep` best of `count` entries, 1 to `count`, by a block of SELECTORS threads; what they reach at least.
-__device__ inline float keep_of_list(int32_t* rows, float* values, int count, int keep) {
-  auto key = [=](int i) { return key_of(values[i], rows[i]); };
-  uint64_t least = select_key(count, keep, key);
+// Of `count` entries leaves those that are `wanted(i)`, in their order, by a block of SELECTORS threads; how many they
+// are.
+template <class Wanted>
+__device__ int compact(const Lists& lists, int64_t query, int count, Wanted wanted) {
+  int32_t* rows = lists.rows + query * lists.room;
+  float* values = lists.values + query * lists.room;
   int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
   for (int first = 0; first < count; first += SELECTORS) {
     int i = first + threadIdx.x;
-    bool mine = i < count && key(i) >= least;
+    bool mine = i < count && wanted(i);
     int32_t row = mine ? rows[i] : 0;
     float value = mine ? values[i] : 0;
     int total, place = place_among(mine, total);
@@ -51,6 +53,16 @@ __device__ inline float keep_of_list(int32_t* rows, float* values, int count, in
     kept += total;
     __syncthreads();
   }
+  return kept;
+}
+
+// Leaves the `keep` best of `count` entries, 1 to `count`, by such a block; what they reach at least.
+__device__ inline float keep_of_list(const Lists& lists, int64_t query, int count, int keep) {
+  const int32_t* rows = lists.rows + query * lists.room;
+  const float* values = lists.values + query * lists.room;
+  auto key = [=](int i) { return key_of(values[i], rows[i]); };
+  uint64_t least = select_key(count, keep, key);
+  compact(lists, query, count, [=](int i) { return key(i) >= least; });
   uint32_t bits = uint32_t(least >> 32), lowest = ordered(-INFINITY);  // digits that were not looked at are 0
   return unordered(bits > lowest ? bits : lowest);
 }

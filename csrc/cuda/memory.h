@@ -24,9 +24,29 @@ int device_count();  // throws std::runtime_error that says why where there is n
 int current_device();
 void use_device(int device);
 DeviceFacts facts(int device);
-int multiprocessors();               // of the current device
-size_t shared_limit();               // bytes that a block of the current device may ask for
-size_t free_bytes(int device);       // for this process: what it has freed and keeps counts
+int multiprocessors();          // of the current device
+size_t shared_limit();          // bytes that a block of the current device may ask for
+size_t free_bytes(int device);  // for this process: what it has freed and keeps counts
+
+// For a while the device of the calling thread: default streams are those of the thread's device.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : before_(current_device()), changed_(before_ != device) {
+    if (changed_) use_device(device);
+  }
+  OnDevice(const OnDevice&) = delete;
+  ~OnDevice() {
+    try {
+      if (changed_) use_device(before_);
+    } catch (const std::runtime_error&) {  // the driver is gone: the process ends
+    }
+  }
+
+ private:
+  int before_;
+  bool changed_;
+};
+
 int device_of(const void* pointer);  // -1: memory of the host
 
 void* allocate(size_t bytes, int device, Stream stream);  // throws OutOfMemory: needed and free, by name of the device

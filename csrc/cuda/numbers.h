@@ -72,6 +72,11 @@ struct BF16 {
   static __device__ float widened(uint16_t bits) { return widened_bf16(bits); }
 };
 
+struct I8 {
+  using Stored = int8_t;
+  static __device__ float widened(int8_t value) { return value; }
+};
+
 __device__ inline bool allows(const uint64_t* words, int64_t row) {
   return !words || (words[row / 64] >> (row % 64) & 1);
 }

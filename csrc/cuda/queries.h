@@ -1,14 +1,8 @@
-// Queries as scans read them, made on the device: bit for bit what python/nestvec/kernels/pack.py, coding.py,
-// rotation.py and transform.py of the host make.
+// Queries as scans read them: bit for bit what python/nestvec/kernels/pack.py and coding.py make.
 #pragma once
-#include "convert.h"
+#include "maps.h"
 
 namespace nestvec::cuda {
-
-struct FloatQueries {
-  const float* values;
-  int64_t nq, stride;
-};
 
 // kernels/pack.py: pack_queries. All arrays are zeroed before.
 struct PackedQueries {
@@ -42,23 +36,5 @@ struct Encoded {
 void encode_queries(const FloatQueries&, const Encoding&, const Encoded&, Stream);
 // The low digits of codes (nq, width), one bit a dim, the first dim highest: (nq, digits, width / 64).
 void split_digits(const int8_t* codes, int64_t nq, int64_t width, int digits, uint64_t* words, Stream);
-
-// rotation.py: BlockRotation, in float64.
-struct Span {
-  int64_t begin, size, end, signs;  // of its dims and of its level, and where its signs begin
-};
-struct Rotation {
-  const Span* spans;
-  int64_t count;
-  const float* signs;
-  const double* scales;  // (count,)
-};
-// Rows (nq, stride) of float64, of which the levels that end at `dims` or before are turned.
-void rotate(const FloatQueries&, int64_t dims, const Rotation&, double* turned, Stream);
-
-// kernels/transform.py: the first `dims` columns of values (n, d) times panels (p, d, 16).
-void multiply_rows(const FloatQueries&, int64_t d, const float* panels, int64_t dims, float* target, const Check&,
-                   Stream);
-void take_columns(const FloatQueries&, const int32_t* order, int64_t dims, float* target, Stream);
 
 }  // namespace nestvec::cuda

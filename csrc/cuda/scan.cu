@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(SELECTORS) lost_kernel(Scanned s, int keep) {
     }
     int total, place = place_among(value > worst, total);
     if (count + total > s.lists.room) {
-      worst = keep_of_list(rows, values, count, keep);
+      worst = keep_of_list(s.lists, query, count, keep);
       count = keep;
       place = place_among(value > worst, total);
     }

@@ -73,6 +73,8 @@ def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
 
 
 def _native_float32(array: Array) -> Array:
+    if _is_float32(array):
+        return array
     if array.dtype.kind not in "fiu" and array.dtype.name == "bfloat16":
         bits = np.require(array, array.dtype.newbyteorder("="), ["C", "A"]).view(np.uint16)
         result = np.empty(array.shape, np.float32)
@@ -436,9 +438,14 @@ def token_scales(scales: Any, count: int) -> Array:
 def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
     """Query tokens ``(m, dims)`` float32 and offsets ``(nq + 1,)``; a 2-D array is one query, none may be empty."""
     bags = ragged(q, name, dims)
-    if len(empty := np.flatnonzero(np.diff(bags.offsets) == 0)):
-        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
+    refuse_empty_queries(bags.offsets)
     return to_float32(bags.tokens, name), bags.offsets
+
+
+def refuse_empty_queries(offsets: Array) -> None:
+    """ValueError for a bag without tokens."""
+    if len(empty := np.flatnonzero(np.diff(offsets) == 0)):
+        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
 
 
 def refuse_overflow(

@@ -20,8 +20,9 @@ PLACES = {
     "CudaBinaryIndex": "binary",
     "CudaMultiVectorIndex": "multivector",
     "hamming_topk": "binary",
-    "maxsim": "stateless",
-    "maxsim_topk": "stateless",
+    "Documents": "bags",
+    "maxsim": "late",
+    "maxsim_topk": "late",
     "prefix_scores": "stateless",
     "prefix_topk": "stateless",
 }  # by module, imported when asked for

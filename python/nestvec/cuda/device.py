@@ -197,7 +197,8 @@ class Device:
 
     def wait(self, stream: int | None = None) -> None:
         """Until all that was put into a stream is done."""
-        self.native.wait(self.home if stream is None else stream)
+        with self.active():
+            self.native.wait(self.home if stream is None else stream)
 
 
 def stream_handle(stream: Any) -> int:
@@ -333,7 +334,8 @@ class DeviceArray:
             raise BufferError(f"{self!r} can be read where it is only; its numpy() is a copy in the host's memory")
         reader = LEGACY if stream is None else int(stream)
         if reader != -1 and reader != (self.stream or LEGACY):
-            self.device.native.wait_for(reader, self.stream)
+            with self.device.active():
+                self.device.native.wait_for(reader, self.stream)
         code, bits = KINDS[self.dtype.kind], self.dtype.itemsize * 8
         if self.type == "bfloat16":
             code = BFLOAT
