@@ -216,11 +216,10 @@ def encode(queries: DeviceArray, code: str, dims: int, widest: int, frame: Frame
     codes = device.empty((count, width), np.int8, stream)
     shifts, lifts = device.empty(count, np.int64, stream), device.empty(count, np.float32, stream)
     units, offsets = device.empty(count, np.float64, stream), device.empty(count, np.float64, stream)
-    work = device.empty((count, dims), np.float64, stream)
     device.native.encode_queries(
         queries.buffer, count, stride, coding.LARGEST[code], coding.SHIFT[code], dims, min(widest, stride),
         arrays.METRICS[frame.metric], frame.ends.buffer, levels, frame.center.buffer if signs else None,
-        buffer(turned), codes.buffer, width, shifts.buffer, lifts.buffer, units.buffer, offsets.buffer, work.buffer,
+        buffer(turned), codes.buffer, width, shifts.buffer, lifts.buffer, units.buffer, offsets.buffer,
         stream,
     )  # fmt: skip
     words = None
