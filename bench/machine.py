@@ -12,7 +12,17 @@ from pathlib import Path
 
 DENSE = ("nestvec", "numpy", "faiss-cpu", "usearch", "numkong", "turbovec", "numba")
 MULTIVECTOR = ("torch", "muvfde", "muvera-python", "fastembed", "maxsim-cpu", "fast-plaid")
-PACKAGES = DENSE + MULTIVECTOR
+GPU = (
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "cuvs-cu12",
+    "cuvs-cu13",
+    "faiss-gpu-cu12",
+    "faiss-gpu",
+    "triton",
+    "flash-maxsim",
+)
+PACKAGES = DENSE + MULTIVECTOR + GPU + ("late-interaction-kernels",)
 CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx512_vpopcntdq", "amx_int8")
 AVX2_ONLY = {
     "FAISS_SIMD_LEVEL": "AVX2",

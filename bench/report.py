@@ -81,6 +81,21 @@ TABLES = {  # of multivector.py: what the rows of a table share, and its columns
             ("index_bytes", "bytes", ",d"),
         ],
     ),
+    "gpu": (  # of gpu.py
+        ("case", "n", "d", "k", "nq"),
+        [
+            ("ms_median", "ms", ".4g"),
+            ("ms_min", "min", ".4g"),
+            ("wall_ms", "by the host", ".4g"),
+            ("recall", "recall", ".4f"),
+            ("max_error", "error", ".1e"),
+            ("per_second", "documents/s", ",.0f"),
+            ("gbps", "GB/s", ".0f"),
+            ("of_bandwidth", "of bandwidth", ".0%"),
+            ("tops", "TOP/s", ".0f"),
+            ("of_peak", "of peak", ".0%"),
+        ],
+    ),
     "frontier": (
         ("data", "n", "d", "k", "nq"),
         [
@@ -104,6 +119,8 @@ LEGENDS = {
     "compression": "What is among the first 100 documents; recall is against the 100 best by uncompressed encodings.",
     "crossing": "Exact search beside shortlists tuned to recall .99, as documents are repeated with noise.",
     "frontier": "Tuned on up to 1,000 queries, judged by 500 others; a row has rivals tuned to as much or more.",
+    "gpu": "Calls on one GPU, in turns; bytes and operations are those that a method cannot do without, also as parts "
+    "of what the driver says of the device. Peers whose recall is below .99 are not compared with.",
     "tuning": "Each seed tunes on a sample and is judged by the other queries. Short: by over two standard errors.",
     "grid": "Medians of single queries by turns; the best of a grid that finds what was asked for, or what the tuned "
     "plan does.",
@@ -166,7 +183,8 @@ def plain_tables(rows: list[dict]) -> list[str]:
     shapes = dict.fromkeys(tuple(row[key] for key in keys) for row in rows)
     parts = []
     for shape in shapes:
-        group = [row for row in rows if tuple(row[key] for key in keys) == shape]
+        every = [row for row in rows if tuple(row[key] for key in keys) == shape]
+        group = [row for row in every if "failed" not in row]
         group.sort(key=lambda row: row.get("ms_median", 0))
         rivals = [row for row in group if "peer" in row and not is_ours(row)]
         header = ["peer", *(header for _, header, _ in columns), *(["vs best peer"] if rivals else [])]
@@ -178,6 +196,7 @@ def plain_tables(rows: list[dict]) -> list[str]:
             lines.append("| " + " | ".join([f"**{name}**" if row.get("backend") else name, *cells]) + " |")
         title = ", ".join(f"{key} {value}" for key, value in zip(keys, shape, strict=True))
         parts += [f"## {title}", "\n".join(lines)]
+        parts += [f"{row['peer']} failed: {row['failed']}" for row in every if "failed" in row]
     return parts
 
 
@@ -187,7 +206,7 @@ def comparable(row: dict, rival: dict) -> bool:
         return frontier_report.level(rival) >= frontier_report.level(row)
     if row["bench"] == "maxsim":
         return rival["max_error"] <= max(1e-5, 2 * row["max_error"])
-    return row["bench"] in ("encode", "search", "crossing") and rival.get("recall", 1) >= 0.99
+    return row["bench"] in ("encode", "search", "crossing", "gpu") and rival.get("recall", 1) >= 0.99
 
 
 def promises(rows: list[dict]) -> list[str]:
@@ -257,7 +276,10 @@ def machine_lines(result: dict) -> list[str]:
     ]
     if "repeats" in result["settings"]:
         repeats = result["settings"]["repeats"]
-        lines.append(f"Median of {repeats} interleaved repeats (single queries: of 8 different ones each).")
+        single = "" if "device_facts" in result["settings"] else " (single queries: of 8 different ones each)"
+        lines.append(f"Median of {repeats} interleaved repeats{single}.")
+    if facts := result["settings"].get("device_facts"):
+        lines.append("GPU: " + ", ".join(f"{key} {value}" for key, value in facts.items()) + ".")
     for run in result["runs"]:
         kernels = ", ".join(f"{library} {kernel}" for library, kernel in run["blas"].items())
         load = " to ".join(f"{averages[0]:.2f}" for averages in run["load_average"])

@@ -16,6 +16,7 @@ import pytest
 import nestvec as nv
 import truth
 from nestvec import backends, parallel
+from nestvec.cuda import device
 
 HERE = backends.available()
 MISSING = [name for name in backends.PREFERENCE if name not in HERE]
@@ -141,6 +142,7 @@ def test_show_config(name: str) -> None:
         "built": core.built.split() if core else [],
         "compiler": core.compiler if core else None,
         "cores": parallel.cores(),
+        "cuda": device.described(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "numpy": np.__version__,

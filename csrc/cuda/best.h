@@ -81,7 +81,7 @@ __global__ void brute_kernel(Scorer scorer, Brute brute, int size, Best partial)
       double score = scorer.score(query, row < last ? row : last - 1);
       if (!there || threadIdx.x % LANES != 0) continue;
       int64_t id = brute.naming.ids ? brute.naming.ids[row] : brute.naming.base + row;
-      if (better(score, id, worst.score, worst.id)) found[k + atomicAdd(&added, 1)] = {score, id};
+      if (score > -INFINITY && better(score, id, worst.score, worst.id)) found[k + atomicAdd(&added, 1)] = {score, id};
     }
     __syncthreads();
     if (added > 0) {

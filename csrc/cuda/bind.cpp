@@ -14,10 +14,18 @@ size_t bytes_of(const py::buffer_info& info) {
   return size_t(info.size * info.itemsize);
 }
 
+struct OwnStream {
+  explicit OwnStream(int device) : stream(make_stream(device)) {}
+  OwnStream(const OwnStream&) = delete;
+  ~OwnStream() { drop_stream(stream); }
+  const Stream stream;
+};
+
 void bind_memory(py::module_& m) {
   py::class_<Buffer>(m, "Buffer")
       .def(py::init<size_t, int, uintptr_t>())
       .def(py::init<uintptr_t, size_t, int, py::object>())
+      .def("keep", &Buffer::keep)
       .def_readonly("bytes", &Buffer::bytes)
       .def_readonly("device", &Buffer::device)
       .def_property_readonly("pointer", [](const Buffer& b) { return reinterpret_cast<uintptr_t>(b.pointer()); })
@@ -27,6 +35,7 @@ void bind_memory(py::module_& m) {
              size_t bytes = bytes_of(info);
              void* source = b.at<char>(int64_t(bytes), "bytes to read", offset);
              py::gil_scoped_release released;
+             OnDevice here(b.device);
              to_host(info.ptr, source, bytes, stream_of(stream));
            })
       .def("write",
@@ -35,10 +44,13 @@ void bind_memory(py::module_& m) {
              size_t bytes = bytes_of(info);
              void* target = b.at<char>(int64_t(bytes), "bytes to write", offset);
              py::gil_scoped_release released;
+             OnDevice here(b.device);
              to_device(target, info.ptr, bytes, stream_of(stream));
            })
-      .def("fill",
-           [](const Buffer& b, int byte, uintptr_t stream) { clear(b.pointer(), byte, b.bytes, stream_of(stream)); });
+      .def("fill", [](const Buffer& b, int byte, uintptr_t stream) {
+        OnDevice here(b.device);
+        clear(b.pointer(), byte, b.bytes, stream_of(stream));
+      });
   m.def("device_count", device_count);
   m.def("current_device", current_device);
   m.def("use_device", use_device);
@@ -50,8 +62,9 @@ void bind_memory(py::module_& m) {
                     py::arg("multiprocessors") = found.multiprocessors, py::arg("total") = found.total,
                     py::arg("shared") = found.shared);
   });
-  m.def("make_stream", [](int device) { return reinterpret_cast<uintptr_t>(make_stream(device)); });
-  m.def("drop_stream", [](uintptr_t stream) { drop_stream(stream_of(stream)); });
+  py::class_<OwnStream>(m, "OwnStream").def(py::init<int>()).def_property_readonly("handle", [](const OwnStream& s) {
+    return reinterpret_cast<uintptr_t>(s.stream);
+  });
   m.def("wait_for", [](uintptr_t waiting, uintptr_t other) { wait_for(stream_of(waiting), stream_of(other)); });
   m.def("wait", [](uintptr_t stream) { wait(stream_of(stream)); }, py::call_guard<py::gil_scoped_release>());
 }
@@ -100,7 +113,16 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("most_results") = MOST_RESULTS;
   bind_memory(m);
   bind_lists(m);
+  bind_dlpack(m);
+  bind_queries(m);
   bind_dense(m);
+  bind_halves(m);
+#ifdef NESTVEC_CUDA_PROBE
+  bind_probe(m);
+#endif
+  bind_fde(m);
+  bind_bits(m);
+  bind_maxsim(m);
 #ifdef NESTVEC_CUDA_EMULATED
   m.def("limit_memory", [](size_t bytes) { emulated::limit_memory(bytes); });
 #endif

@@ -43,17 +43,20 @@ void refuse_other_lists(const ListBuffers& lists, int64_t nq) { need(lists.nq ==
 Vectors make_vectors(const Buffer& queries, int64_t nq, int64_t query_stride, const Buffer& rows, int64_t n,
                      int64_t row_stride, int type, int64_t dims, int metric) {
   need(type >= 0 && type <= 2 && dims >= 1 && dims <= query_stride && dims <= row_stride, "dims");
+  int64_t values = n ? (n - 1) * row_stride + dims : 0;  // the last row may end with what is compared
   if (type == 0)
-    rows.at<float>(n * row_stride, "rows");
+    rows.at<float>(values, "rows");
   else
-    rows.at<uint16_t>(n * row_stride, "rows");
+    rows.at<uint16_t>(values, "rows");
   return {queries.at<const float>(nq * query_stride, "queries"),
           query_stride,
           rows.pointer(),
           row_stride,
           type,
           dims,
-          metric};
+          metric,
+          nq,
+          n};
 }
 
 }  // namespace
@@ -102,6 +105,9 @@ void bind_dense(py::module_& m) {
             {optional<const double>(multiply, nq, "multiply"), optional<const double>(offset, nq, "offset")},
             naming_of(ids, base, n), {scores.at<double>(nq * k, "scores"), found.at<int64_t>(nq * k, "ids"), k}, nq,
             stream_of(stream));
+  });
+  m.def("scores_of_rows", [](const Vectors& vectors, const Buffer& out, uintptr_t stream) {
+    scores_of_rows(vectors, out.at<float>(vectors.nq * vectors.n, "scores"), stream_of(stream));
   });
   m.def("top_k_of_rows", [](const Vectors& vectors, const py::object& only, int64_t nq, int64_t n, int64_t shares,
                             const py::object& allowed, int64_t step, const py::object& ids, int64_t base,

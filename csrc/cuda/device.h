@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef NESTVEC_CUDA_EMULATED
-#include "emulate.h"
-#else
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else  // also for bindings of a build for GPUs, which include kernels' headers and call no kernel
+#include "emulate.h"
 #endif
 
 #include "memory.h"
@@ -19,7 +19,7 @@ constexpr int WARP = 32;
 constexpr unsigned EVERYBODY = 0xffffffffu;  // lanes of a warp
 constexpr int64_t GRID = 65535;              // blocks along y, at most
 
-#ifdef NESTVEC_CUDA_EMULATED
+#ifndef __CUDACC__
 template <class T>
 T* shared_memory() {  // NOLINT: of the block that runs
   return static_cast<T*>(emulated::dynamic_shared());
@@ -39,7 +39,7 @@ __device__ T* shared_memory() {
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream stream, A... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > 48 * 1024)
+  if (shared > 32 * 1024)  // 48 KB are free to use, with those that a kernel declares
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)), "shared memory");
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;

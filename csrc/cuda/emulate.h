@@ -1,13 +1,15 @@
-// CUDA's words for an ordinary compiler. A block runs at a time, its threads as fibers that are switched at barriers,
-// so a kernel needs its barriers here as it does there: between two of them threads run one after the other, warp by
-// warp. NESTVEC_EMULATED_ORDER=backwards runs lanes and warps in the other order, which shows barriers that are
-// missing.
+// CUDA's words for an ordinary compiler. A block runs at a time, its threads as fibers that are switched at barriers:
+// between two of them threads run one after the other. NESTVEC_EMULATED_ORDER=backwards runs lanes, warps and blocks in
+// the other order, shuffled (or shuffled:SEED) in any order, warps taking turns at their own barriers too; a kernel
+// whose results depend on it lacks a barrier. What all lanes or threads must reach together but do not is an error that
+// says where.
 #pragma once
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <source_location>
 
 #define __global__
 #define __device__
@@ -26,8 +28,16 @@ struct dim3 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) int2 {
+  int x, y;
+};
 
 namespace emulated {
+
+using Where = std::source_location;
 
 struct Place {
   dim3 thread, block, block_size, grid;
@@ -40,77 +50,88 @@ void* dynamic_shared();
 size_t memory_left();
 void limit_memory(size_t bytes);
 
-void block_barrier();
-void warp_barrier();
-uint64_t* slots();  // of the warp that runs, one for each lane
+// Threads wait until all of the block, or of the warp, have come to the same place of the source.
+void block_barrier(const Where& where);
+void warp_barrier(unsigned mask, const Where& where);
 int lane();
 
-// What lane `from` of each group of `width` lanes brought.
+// Memory to exchange values by: written before a barrier, read behind it, and left alone until one barrier later.
+constexpr size_t EXCHANGED = 8192;
+void* of_warp();
+void* of_block();
+
+// What lane `from` brought.
 template <class T>
-T exchange(T value, int from) {
+T exchange(unsigned mask, T value, int from, const Where& where) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  T result;
-  memcpy(&slots()[lane()], &value, sizeof(T));
-  warp_barrier();
-  memcpy(&result, &slots()[from], sizeof(T));
-  warp_barrier();
-  return result;
+  auto slots = static_cast<T*>(of_warp());
+  slots[lane()] = value;
+  warp_barrier(mask, where);
+  return slots[from];
 }
 
 inline int within(int width, int to) { return lane() / width * width + to; }
 
+// How many threads of the block say yes.
+inline int count_votes(int predicate, const Where& where) {
+  auto votes = static_cast<char*>(of_block());
+  int number = int((place.thread.z * place.block_size.y + place.thread.y) * place.block_size.x + place.thread.x);
+  int threads = int(place.block_size.x * place.block_size.y * place.block_size.z), result = 0;
+  votes[number] = predicate != 0;
+  block_barrier(where);
+  for (int i = 0; i < threads; i++) result += votes[i];
+  return result;
+}
+
 }  // namespace emulated
 
+#define NESTVEC_HERE const ::emulated::Where& where = ::emulated::Where::current()
 #define threadIdx (::emulated::place.thread)
 #define blockIdx (::emulated::place.block)
 #define blockDim (::emulated::place.block_size)
 #define gridDim (::emulated::place.grid)
 
-inline void __syncthreads() { ::emulated::block_barrier(); }
-inline void __syncwarp(unsigned = ~0u) { ::emulated::warp_barrier(); }
+inline void __syncthreads(NESTVEC_HERE) { ::emulated::block_barrier(where); }
+inline void __syncwarp(unsigned mask = ~0u, NESTVEC_HERE) { ::emulated::warp_barrier(mask, where); }
+inline int __syncthreads_count(int predicate, NESTVEC_HERE) { return ::emulated::count_votes(predicate, where); }
+inline int __syncthreads_or(int predicate, NESTVEC_HERE) { return ::emulated::count_votes(predicate, where) != 0; }
+inline int __syncthreads_and(int predicate, NESTVEC_HERE) { return ::emulated::count_votes(!predicate, where) == 0; }
 
 template <class T>
-T __shfl_sync(unsigned, T value, int from, int width = 32) {
-  return ::emulated::exchange(value, ::emulated::within(width, from & (width - 1)));
+T __shfl_sync(unsigned mask, T value, int from, int width = 32, NESTVEC_HERE) {
+  return ::emulated::exchange(mask, value, ::emulated::within(width, from & (width - 1)), where);
 }
 
 template <class T>
-T __shfl_xor_sync(unsigned, T value, int mask, int width = 32) {
-  int to = (::emulated::lane() % width) ^ mask;
-  return ::emulated::exchange(value, to < width ? ::emulated::within(width, to) : ::emulated::lane());
+T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, NESTVEC_HERE) {
+  int to = (::emulated::lane() % width) ^ by;
+  return ::emulated::exchange(mask, value, to < width ? ::emulated::within(width, to) : ::emulated::lane(), where);
 }
 
 template <class T>
-T __shfl_down_sync(unsigned, T value, int by, int width = 32) {
+T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, NESTVEC_HERE) {
   int to = ::emulated::lane() % width + by;
-  return ::emulated::exchange(value, to < width ? ::emulated::within(width, to) : ::emulated::lane());
+  return ::emulated::exchange(mask, value, to < width ? ::emulated::within(width, to) : ::emulated::lane(), where);
 }
 
 template <class T>
-T __shfl_up_sync(unsigned, T value, int by, int width = 32) {
+T __shfl_up_sync(unsigned mask, T value, int by, int width = 32, NESTVEC_HERE) {
   int to = ::emulated::lane() % width - by;
-  return ::emulated::exchange(value, to >= 0 ? ::emulated::within(width, to) : ::emulated::lane());
+  return ::emulated::exchange(mask, value, to >= 0 ? ::emulated::within(width, to) : ::emulated::lane(), where);
 }
 
-inline unsigned __ballot_sync(unsigned, int predicate) {
-  ::emulated::slots()[::emulated::lane()] = predicate != 0;
-  ::emulated::warp_barrier();
+inline unsigned __ballot_sync(unsigned mask, int predicate, NESTVEC_HERE) {
+  auto votes = static_cast<unsigned char*>(::emulated::of_warp());
+  votes[::emulated::lane()] = predicate != 0;
+  ::emulated::warp_barrier(mask, where);
   unsigned result = 0;
-  for (int i = 0; i < 32; i++) result |= unsigned(::emulated::slots()[i]) << i;
-  ::emulated::warp_barrier();
+  for (int i = 0; i < 32; i++) result |= unsigned(votes[i]) << i;
   return result;
 }
 
-inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, !predicate) == 0; }
-inline int __syncthreads_or(int predicate) {
-  static int result;
-  ::emulated::block_barrier();
-  result = 0;
-  ::emulated::block_barrier();
-  if (predicate) result = 1;
-  ::emulated::block_barrier();
-  return result;
+inline int __any_sync(unsigned mask, int predicate, NESTVEC_HERE) { return __ballot_sync(mask, predicate, where) != 0; }
+inline int __all_sync(unsigned mask, int predicate, NESTVEC_HERE) {
+  return __ballot_sync(mask, !predicate, where) == 0;
 }
 
 template <class T>

@@ -115,4 +115,28 @@ void top_k_of_rows(const Vectors& v, const Brute& brute, const Best& partial, co
   with_type(v.type, v, [&](auto scorer) { brute_top_k(scorer, brute, nq, partial, best, stream); });
 }
 
+// Half a warp has a row for some queries in turn: it is read from memory once.
+template <class Scorer>
+__global__ void scores_kernel(Scorer scorer, int64_t queries_each, float* out) {
+  const Vectors& v = scorer.v;
+  int halves = blockDim.x / LANES;
+  int64_t first = blockIdx.y * queries_each, last = min(first + queries_each, v.nq);
+  int64_t row = int64_t(blockIdx.x) * halves + threadIdx.x / LANES;
+  for (int64_t query = first; query < last; query++) {
+    double score = scorer.score(query, min(row, v.n - 1));
+    if (row < v.n && threadIdx.x % LANES == 0) out[query * v.n + row] = float(v.metric == L2 ? -score : score);
+  }
+}
+
+void scores_of_rows(const Vectors& v, float* out, Stream stream) {
+  if (v.n == 0 || v.nq == 0) return;
+  int64_t blocks = ceil_div<int64_t>(v.n, SELECTORS / LANES);
+  int64_t shares = min(v.nq, max(ceil_div<int64_t>(16 * multiprocessors(), blocks), ceil_div<int64_t>(v.nq, 256)));
+  shares = min(shares, GRID);
+  with_type(v.type, v, [&](auto scorer) {
+    launch(scores_kernel<decltype(scorer)>, dim3(blocks, shares), SELECTORS, 0, stream, scorer,
+           ceil_div<int64_t>(v.nq, shares), out);
+  });
+}
+
 }  // namespace nestvec::cuda

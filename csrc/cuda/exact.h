@@ -12,6 +12,7 @@ struct Vectors {
   int type;
   int64_t dims;
   int metric;
+  int64_t nq, n;
 };
 
 // What turns the k-th best score into a scan's threshold: `pack_queries`. null: thresholds stay.
@@ -23,5 +24,8 @@ struct Units {
 void rescore(const Lists&, const Vectors&, const Units&, const Naming&, const Best&, int64_t nq, Stream);
 // The k best of all rows, for queries that `brute` names; partial: (nq, shares, k).
 void top_k_of_rows(const Vectors&, const Brute&, const Best& partial, const Best&, int64_t nq, Stream);
+
+// Scores of all rows, (nq, n); squared distances for l2.
+void scores_of_rows(const Vectors&, float* out, Stream);
 
 }  // namespace nestvec::cuda

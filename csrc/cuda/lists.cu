@@ -26,20 +26,7 @@ static __global__ void keep_kernel(Lists lists, int64_t keep) {
     lists.counts[query] = int(keep);
     lists.thresholds[query] = unordered(uint32_t(least >> 32));
   }
-  int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
-  for (int first = 0; first < count; first += SELECTORS) {
-    int i = first + threadIdx.x;
-    bool mine = i < count && key(i) >= least;
-    int32_t row = mine ? rows[i] : 0;
-    float value = mine ? values[i] : 0;
-    int total, place = place_among(mine, total);
-    if (mine) {
-      rows[kept + place] = row;
-      values[kept + place] = value;
-    }
-    kept += total;
-    __syncthreads();
-  }
+  compact(lists, query, count, [=](int i) { return key(i) >= least; });
 }
 
 void keep_best(const Lists& lists, int64_t nq, int64_t keep, Stream stream) {

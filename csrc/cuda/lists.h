@@ -33,6 +33,29 @@ __device__ inline void append(const Lists& lists, int query, int32_t row, float 
   }
 }
 
+// Of `count` entries leaves those that are `wanted(i)`, in their order, by a block of SELECTORS threads; how many they
+// are.
+template <class Wanted>
+__device__ int compact(const Lists& lists, int64_t query, int count, Wanted wanted) {
+  int32_t* rows = lists.rows + query * lists.room;
+  float* values = lists.values + query * lists.room;
+  int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
+  for (int first = 0; first < count; first += SELECTORS) {
+    int i = first + threadIdx.x;
+    bool mine = i < count && wanted(i);
+    int32_t row = mine ? rows[i] : 0;
+    float value = mine ? values[i] : 0;
+    int total, place = place_among(mine, total);
+    if (mine) {
+      rows[kept + place] = row;
+      values[kept + place] = value;
+    }
+    kept += total;
+    __syncthreads();
+  }
+  return kept;
+}
+
 // Leaves the `keep` best of each list (of equal values the smallest rows), sets the threshold to the least of them.
 void keep_best(const Lists&, int64_t nq, int64_t keep, Stream);
 // Clears counts, sets `lost` to 0 and thresholds to `least`.

@@ -23,7 +23,9 @@ void check(int status, const char* what) {
 bool is_emulated() { return false; }
 
 int device_count() {
-  int count = 0;
+  int count = 0, driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+    throw std::runtime_error("no CUDA driver is installed (libcuda.so.1)");
   check(cudaGetDeviceCount(&count), "no CUDA device");
   return count;
 }
@@ -50,6 +52,13 @@ int multiprocessors() {
   return count;
 }
 
+size_t shared_limit() {
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current_device()),
+        "a CUDA device's shared memory");
+  return size_t(bytes);
+}
+
 size_t free_bytes(int device) {
   int before = current_device();
   use_device(device);
@@ -57,6 +66,12 @@ size_t free_bytes(int device) {
   int status = cudaMemGetInfo(&free, &total);
   use_device(before);
   check(status, "free memory of a CUDA device");
+  cudaMemPool_t pool;
+  uint64_t held = 0, used = 0;
+  if (cudaDeviceGetDefaultMemPool(&pool, device) == cudaSuccess &&
+      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &held) == cudaSuccess &&
+      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used) == cudaSuccess)
+    free += held - used;
   return free;
 }
 
@@ -119,6 +134,14 @@ void clear(void* target, int byte, size_t bytes, Stream stream) {
 
 void wait(Stream stream) { check(cudaStreamSynchronize(cudaStream_t(stream)), "a kernel"); }
 
+void wait_for_all(int device) noexcept {
+  int before = 0;
+  if (cudaGetDevice(&before) != cudaSuccess) return;
+  cudaSetDevice(device);
+  cudaDeviceSynchronize();
+  cudaSetDevice(before);
+}
+
 Stream make_stream(int device) {
   use_device(device);
   cudaStream_t stream;
@@ -145,6 +168,7 @@ int current_device() { return 0; }
 void use_device(int) {}
 DeviceFacts facts(int) { return {"emulated", 9, 0, 2, size_t(1) << 34, 227 * 1024}; }
 int multiprocessors() { return 2; }
+size_t shared_limit() { return 227 * 1024; }
 size_t free_bytes(int) { return emulated::memory_left(); }
 int device_of(const void*) { return 0; }
 
@@ -176,6 +200,7 @@ void to_device(void* target, const void* source, size_t bytes, Stream) { memcpy(
 void to_host(void* target, const void* source, size_t bytes, Stream) { memcpy(target, source, bytes); }
 void clear(void* target, int byte, size_t bytes, Stream) { memset(target, byte, bytes); }
 void wait(Stream) {}
+void wait_for_all(int) noexcept {}
 Stream make_stream(int) { return nullptr; }
 void drop_stream(Stream) noexcept {}
 void wait_for(Stream, Stream) {}

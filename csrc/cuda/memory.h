@@ -24,8 +24,29 @@ int device_count();  // throws std::runtime_error that says why where there is n
 int current_device();
 void use_device(int device);
 DeviceFacts facts(int device);
-int multiprocessors();  // of the current device
-size_t free_bytes(int device);
+int multiprocessors();          // of the current device
+size_t shared_limit();          // bytes that a block of the current device may ask for
+size_t free_bytes(int device);  // for this process: what it has freed and keeps counts
+
+// For a while the device of the calling thread: default streams are those of the thread's device.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : before_(current_device()), changed_(before_ != device) {
+    if (changed_) use_device(device);
+  }
+  OnDevice(const OnDevice&) = delete;
+  ~OnDevice() {
+    try {
+      if (changed_) use_device(before_);
+    } catch (const std::runtime_error&) {  // the driver is gone: the process ends
+    }
+  }
+
+ private:
+  int before_;
+  bool changed_;
+};
+
 int device_of(const void* pointer);  // -1: memory of the host
 
 void* allocate(size_t bytes, int device, Stream stream);  // throws OutOfMemory: needed and free, by name of the device
@@ -34,6 +55,7 @@ void to_device(void* target, const void* source, size_t bytes, Stream stream);
 void to_host(void* target, const void* source, size_t bytes, Stream stream);  // done when it returns
 void clear(void* target, int byte, size_t bytes, Stream stream);
 void wait(Stream stream);
+void wait_for_all(int device) noexcept;
 Stream make_stream(int device);
 void drop_stream(Stream stream) noexcept;
 void wait_for(Stream waiting, Stream other);  // what is put into `waiting` later runs after what `other` holds now

@@ -44,12 +44,18 @@ __device__ inline float threshold(double tau, double multiply, double offset) {
 __device__ inline float widened_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
 
 __device__ inline float widened_f16(uint16_t bits) {
+#ifndef __CUDACC__
   uint32_t sign = uint32_t(bits & 0x8000) << 16, rest = bits & 0x7fff;
   if (rest < 0x400) {  // subnormal: its value is rest times 2^-24
     float value = float(rest) * 0x1p-24f;
     return sign ? -value : value;
   }
   return __uint_as_float(sign | ((rest << 13) + (rest < 0x7c00 ? 0x38000000u : 0x70000000u)));
+#else
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+#endif
 }
 
 // How rows are stored: elements as they lie in memory, and float32 values.
@@ -64,6 +70,11 @@ struct F16 {
 struct BF16 {
   using Stored = uint16_t;
   static __device__ float widened(uint16_t bits) { return widened_bf16(bits); }
+};
+
+struct I8 {
+  using Stored = int8_t;
+  static __device__ float widened(int8_t value) { return value; }
 };
 
 __device__ inline bool allows(const uint64_t* words, int64_t row) {

@@ -321,12 +321,17 @@ def known_ids(ids: Any) -> Array:
 
 
 def queries(q: Any, d: int, dims: int) -> Array:
-    """Queries as ``(nq, dims)`` or ``(nq, d)`` float32, checked; a single vector is one query."""
+    """Queries as ``(nq, dims)`` float32, checked; a single vector is one query."""
+    return to_float32(query_vectors(q, d, dims)[:, :dims], "q")
+
+
+def query_vectors(q: Any, d: int, dims: int) -> Array:
+    """Queries ``(nq, dims)`` or ``(nq, d)`` as they are given, checked but for their values."""
     array = vectors(q, "q", single=True)
     if array.shape[1] not in (d, dims):
         wanted = f"{d}" if dims == d else f"{d} (or the {dims} searched)"
         raise ValueError(f"q has {array.shape[1]} dims, the rows have {wanted}")
-    return to_float32(array[:, :dims], "q")
+    return array
 
 
 def codes(x: Any, name: str, bits: int | None = None, *, single: bool = False) -> Array:
@@ -433,9 +438,14 @@ def token_scales(scales: Any, count: int) -> Array:
 def bag_queries(q: Any, name: str, dims: int | None) -> tuple[Array, Array]:
     """Query tokens ``(m, dims)`` float32 and offsets ``(nq + 1,)``; a 2-D array is one query, none may be empty."""
     bags = ragged(q, name, dims)
-    if len(empty := np.flatnonzero(np.diff(bags.offsets) == 0)):
-        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
+    refuse_empty_queries(bags.offsets)
     return to_float32(bags.tokens, name), bags.offsets
+
+
+def refuse_empty_queries(offsets: Array) -> None:
+    """ValueError for a bag without tokens."""
+    if len(empty := np.flatnonzero(np.diff(offsets) == 0)):
+        raise ValueError(f"query {empty[0]} has no tokens; each query needs at least one")
 
 
 def refuse_overflow(

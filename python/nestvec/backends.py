@@ -42,6 +42,11 @@ def load(name: str) -> Any:
     ValueError
         If this machine has no backend of that name; the message lists what there is.
     """
+    if isinstance(name, str) and name.partition(":")[0] == "cuda":
+        raise ValueError(
+            f'{name!r} is no backend: backends compute on the CPU; index.to("cuda") copies an index to a GPU and '
+            "searches it there (nestvec.show_config() says whether there is one)"
+        )
     if name not in available():
         built = f" (built: {_core.built.strip()})" if _core is not None else ""
         raise ValueError(f"backend {name!r} is not available here; use one of {', '.join(available())}{built}")

@@ -155,7 +155,7 @@ def _score(queries: BagQueries, bags: Bags, docs: Array, threads: int, out: Arra
     for bad in parallel.run(part, spans(work, threads), threads):
         if bad >= 0:
             first, last = bags.offsets[bad : bad + 2]
-            raise _not_finite(bags, int(first), int(last))
+            raise not_finite(bags, int(first), int(last))
 
 
 def spans(work: Array, threads: int) -> list[tuple[int, int]]:
@@ -169,7 +169,8 @@ def spans(work: Array, threads: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts.tolist()))
 
 
-def _not_finite(bags: Bags, first: int, last: int) -> ValueError:
+def not_finite(bags: Bags, first: int, last: int) -> ValueError:
+    """What to raise for tokens that hold NaN or Inf."""
     tokens = bags.tokens[first:last]
     if bags.suffix != "f32":
         wide = np.empty(tokens.shape, np.float32)

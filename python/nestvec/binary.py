@@ -14,7 +14,7 @@ from . import arrays, backends, parallel, slices
 from .bitplans import BitRun, bit_steps
 from .bits import counted, merged, packed_signs
 from .collection import changing, reading
-from .container import Container
+from .container import Container, Contents
 from .filters import allowed_words, words_of
 from .nearest import XOR, BitPart, query_words
 from .parallel import limited, threads_for
@@ -310,6 +310,39 @@ class BinaryIndex(Container[BitSegment]):
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
 
+    @reading
+    def to(self, device: Any = "cuda", *, stream: Any = None) -> Any:
+        """A copy in a GPU's memory, which is searched there with the same results.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaBinaryIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there.
+        MemoryError
+            If the GPU has too little free memory.
+        """
+        from . import cuda
+
+        place = cuda.Device.after(device, stream)
+        return cuda.CudaBinaryIndex(self, place)
+
     def _width(self, dims: int | None) -> int:
         return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)
 
@@ -360,12 +393,15 @@ class BinaryIndex(Container[BitSegment]):
         codes, contents = self._codes(q, "q", 1, single=True), self._contents
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add codes before searching")
-        words = allowed_words(contents, given, len(codes), partial(self._slots, contents))
-        located = [
+        return codes, self._located(contents, given, len(codes)), contents.ntotal
+
+    def _located(self, contents: Contents[BitSegment], given: Any, count: int) -> list[tuple[int, BitPart]]:
+        """Parts, as `count` queries may find their rows by a filter, with the slots where they begin."""
+        words = allowed_words(contents, given, count, partial(self._slots, contents))
+        return [
             (first, BitPart(segment.words, 0, n, segment.ids, segment.base, words_of(words, first, n)))
             for first, segment, n in self._reader_parts(contents)
         ]
-        return codes, located, contents.ntotal
 
     def _allocate(self, capacity: int, ids: Array, base: int) -> BitSegment:
         return BitSegment(Words.allocate(capacity, self._bounds), capacity, ids, base)

@@ -71,7 +71,7 @@ class BitRun:
         if self.count == 0:
             return Explanation(())
         rows = [sum(self._allowed(part) for part in self.parts), *self.kept, int(np.count_nonzero(ids >= 0))]
-        begins = [0, *(_known(*pair) for pair in zip(self.steps, self.steps[1:], strict=False))]
+        begins = [0, *(known_bits(*pair) for pair in zip(self.steps, self.steps[1:], strict=False))]
         return Explanation(
             tuple(
                 StageReport(
@@ -114,7 +114,7 @@ class BitRun:
         slots, distances = slots[order], distances[order]
         for number, step in enumerate(self.steps[1:], 1):
             begun = perf_counter()
-            known = _known(self.steps[number - 1], step)
+            known = known_bits(self.steps[number - 1], step)
             if known == 0:
                 distances[:] = 0
             self._count(query, known, step.dims, slots, distances)
@@ -155,7 +155,7 @@ class BitRun:
         return ids
 
 
-def _known(before: Step, step: Step) -> int:
+def known_bits(before: Step, step: Step) -> int:
     """Leading bits that the stage before has counted and this one need not count again."""
     return before.dims if before.dims <= step.dims else 0
 

@@ -75,12 +75,16 @@ def packed_signs(array: Array, name: str, thresholds: Array, threads: int | None
 
 def _pack(values: Array, thresholds: Array, out: Array) -> None:
     if values.dtype == np.float32:
-        with np.errstate(all="ignore"):
-            below = thresholds.astype(np.float32)  # x > t is x > the largest float32 that is not above t
-            below = np.where(below > thresholds, np.nextafter(below, np.float32(-np.inf)), below)
-        backends.current().sign_bits_f32(values, below, out)
+        backends.current().sign_bits_f32(values, below_thresholds(thresholds), out)
     else:
         backends.current().sign_bits_f64(values, thresholds.astype(np.float64), out)
+
+
+def below_thresholds(thresholds: Array) -> Array:
+    """What float32 values are above if they are above thresholds: the largest float32 that is not above each."""
+    with np.errstate(all="ignore"):
+        below = thresholds.astype(np.float32)
+        return np.where(below > thresholds, np.nextafter(below, np.float32(-np.inf)), below)
 
 
 def as_ubinary(codes: Any) -> Array:
@@ -252,7 +256,7 @@ def intersection_topk(
     >>> D.tolist(), I.tolist()
     ([[2, 1]], [[1, 2]])
     """
-    q, codes, used = _pair(q, codes, bits)
+    q, codes, used = checked_pair(q, codes, bits)
     distances, found = _topk(q, codes, k, used, AND, threads)
     for some in slices.steps(*found.shape):
         distances[some] = np.where(found[some] < 0, np.int32(-1), np.int32(used) - distances[some])
@@ -282,7 +286,7 @@ def jaccard_topk(
     ([[1.0, 0.5]], [[2, 1]])
     """
     k = arrays.result_count(k)
-    queries, rows, _ = _pair(q, codes, bits)
+    queries, rows, _ = checked_pair(q, codes, bits)
     places = min(k, len(rows))
     scores, found = np.full((len(queries), places), -np.inf), np.full((len(queries), places), -1, np.int64)
     for first in range(0, len(rows), PACK_ROWS):  # quotients of small integers are distinct in float64
@@ -300,7 +304,8 @@ def _ratio(both: Array, either: Array) -> Array:
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
-def _pair(q: Any, codes: Any, bits: int | None) -> tuple[Array, Array, int]:
+def checked_pair(q: Any, codes: Any, bits: int | None) -> tuple[Array, Array, int]:
+    """Queries (nq, bytes) and codes (n, bytes) uint8 of one width, and how many bits to compare."""
     rows = arrays.codes(codes, "codes")
     width = rows.shape[1] * 8
     return (
@@ -323,7 +328,7 @@ def _pieces(rows: Array) -> list[slice]:
 
 def _counts(q: Any, codes: Any, bits: int | None, whats: tuple[int, ...], threads: int | None) -> list[Array]:
     """Counts of all rows, (nq, n) int32, by each of `whats`; rows are packed once for all."""
-    queries, rows, used = _pair(q, codes, bits)
+    queries, rows, used = checked_pair(q, codes, bits)
     wanted = query_words(queries, np.asarray([used], np.int64), used)
     out = [np.empty((len(queries), len(rows)), np.int32) for _ in whats]
 
@@ -351,7 +356,7 @@ def counted(words: Words, bits: int, queries: Array, what: int, first: int, last
 
 def _topk(q: Any, codes: Any, k: int, bits: int | None, what: int, threads: int | None) -> tuple[Array, Array]:
     k = arrays.result_count(k)
-    queries, rows, used = _pair(q, codes, bits)
+    queries, rows, used = checked_pair(q, codes, bits)
     task = BitTask(query_words(queries, np.asarray([used], np.int64), used), min(k, max(len(rows), 1)), used, what)
 
     def part(piece: slice) -> tuple[Array, Array]:

@@ -61,6 +61,14 @@ def changing(work: Callable[Concatenate[Index, P], R]) -> Callable[Concatenate[I
     return cast("Callable[Concatenate[Index, P], R]", guarded)
 
 
+def frozen(index: Index) -> Index:
+    """The index as it is now, in the same memory; changes of it do not reach this one."""
+    other = object.__new__(type(index))
+    other.__dict__.update(index.__dict__)
+    other._directory, other._writing, other._naming = Directory(), parallel.Lock(), parallel.Lock()
+    return other
+
+
 class Collection(ABC, Generic[I]):
     """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
 

@@ -27,6 +27,8 @@ from .stages import estimate, run_plan
 from .transform import Transform, Untransformed, transform_of
 
 if TYPE_CHECKING:
+    from .cuda.dense import CudaNestedIndex
+    from .cuda.device import Device
     from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
@@ -454,6 +456,39 @@ class NestedIndex(Container[Segment]):
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
 
+    @reading
+    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> CudaNestedIndex:
+        """A copy in a GPU's memory, which is searched there: the same results, bit for bit.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaNestedIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there; if the index is empty.
+        MemoryError
+            If the GPU has too little free memory: how much is needed, and free. Nothing was copied then.
+        """
+        from .cuda.dense import CudaNestedIndex
+        from .cuda.device import Device
+
+        return CudaNestedIndex(self, Device.after(device, stream))
+
     def _width(self, dims: int | None) -> int:
         return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)
 
@@ -511,13 +546,19 @@ class NestedIndex(Container[Segment]):
         """What is searched, a search's task, its rows, and the ends of the planes to scan if one ends at `dims`."""
         contents = self._contents
         task = self._task(contents, q, k, dims)
-        level = int(self._bounds.searchsorted(task.dims))
-        bounds = self._bounds[: level + 1] if self._bounds[level] == task.dims else None
-        words = allowed_words(contents, given, len(task.queries), partial(self._slots, contents))
-        parts = [
+        return contents, task, self._chosen(contents, len(task.queries), given), self._ends(task.dims)
+
+    def _chosen(self, contents: Contents[Segment], count: int, given: Any) -> list[Part]:
+        """All rows, as `count` queries may find them by a filter."""
+        words = allowed_words(contents, given, count, partial(self._slots, contents))
+        return [
             Part(segment, 0, n, words_of(words, first, n), first) for first, segment, n in self._reader_parts(contents)
         ]
-        return contents, task, parts, bounds
+
+    def _ends(self, dims: int) -> Array | None:
+        """The ends of the planes to scan, if one ends at `dims`."""
+        level = int(self._bounds.searchsorted(dims))
+        return self._bounds[: level + 1] if self._bounds[level] == dims else None
 
     def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:
         steps = resolve(plan, task.k, task.dims, contents.ntotal, self._bounds, self._codes, self._row_type)

@@ -64,7 +64,7 @@ def maxsim(q: Any, docs: Any, *, scales: Any = None, candidates: Any = None, thr
     [[5.0, -7.0]]
     """
     queries, bags = _pair(q, docs, scales)
-    listed = _candidates(candidates, len(queries), len(bags.offsets) - 1)
+    listed = listed_candidates(candidates, len(queries), len(bags.offsets) - 1)
     workers = threads_for(threads, queries.tokens.size * len(bags.tokens))
     if listed.ndim == 1:
         return _rounded(score(queries, bags, listed, workers))
@@ -121,7 +121,7 @@ def maxsim_topk(
     """
     k = arrays.result_count(k)
     queries, bags = _pair(q, docs, scales)
-    listed = _candidates(candidates, len(queries), len(bags.offsets) - 1)
+    listed = listed_candidates(candidates, len(queries), len(bags.offsets) - 1)
     workers = threads_for(threads, queries.tokens.size * len(bags.tokens))
     found_scores = np.full((len(queries), k), -np.inf, np.float32)
     found_ids = np.full((len(queries), k), -1, np.int64)
@@ -206,7 +206,8 @@ def _pair(q: Any, docs: Any, scales: Any) -> tuple[BagQueries, Bags]:
     return BagQueries(wide, offsets), Bags(tokens, weights, SUFFIX[kind], bags.offsets)
 
 
-def _candidates(candidates: Any, count: int, n: int) -> Array:
+def listed_candidates(candidates: Any, count: int, n: int) -> Array:
+    """Numbers (c,) or (count, c) of documents to score, all n if there are none."""
     if candidates is None:
         return np.arange(n)
     listed = arrays.known_ids(candidates).astype(np.int64)

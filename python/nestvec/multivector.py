@@ -39,6 +39,8 @@ from .tokens import (
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
+    from .cuda.device import Device
+    from .cuda.multivector import CudaMultiVectorIndex
     from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
@@ -372,11 +374,7 @@ class MultiVectorIndex(Collection[Contents]):
         k = arrays.result_count(k)
         contents = self._contents
         queries = self._queries(contents, q)
-        if recall is not None and (exact is not None or candidates is not None):
-            raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
-        chosen = self._stages(plan, recall, k, None, threads)
-        exact = True if recall is not None and chosen is None else exact
-        c, stages = self._ways(contents, len(queries), k, candidates, exact, chosen)
+        c, stages = self._chosen(contents, len(queries), k, candidates, exact, plan, recall, threads)
         ranked = queries if carve is None else carved(queries, carve)
         words = allowed_words(contents, filter, len(queries), partial(self._slots, contents))
         if c is None:
@@ -480,6 +478,24 @@ class MultiVectorIndex(Collection[Contents]):
         stages, candidates = _unranked(stages, candidates)
         c = max(CANDIDATES, PER_RESULT * k) if candidates is None else arrays.integer(candidates, "candidates", 1)
         return c, stages
+
+    def _chosen(
+        self,
+        contents: Contents,
+        queries: int,
+        k: int,
+        candidates: int | None,
+        exact: bool | None,
+        plan: Any,
+        recall: float | None,
+        threads: int | None,
+    ) -> tuple[int | None, Any]:
+        """The same, where a plan may be chosen by its recall."""
+        if recall is not None and (exact is not None or candidates is not None):
+            raise ValueError("recall chooses between exact search and shortlists; leave out exact and candidates")
+        plan = self._stages(plan, recall, k, None, threads)
+        exact = True if recall is not None and plan is None else exact
+        return self._ways(contents, queries, k, candidates, exact, plan)
 
     @limited
     @reading
@@ -585,6 +601,39 @@ class MultiVectorIndex(Collection[Contents]):
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(slices.converted(tokens, np.float64), offsets)
+
+    @reading
+    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> CudaMultiVectorIndex:
+        """A copy in a GPU's memory, which is searched there with the same results.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        nestvec.cuda.CudaMultiVectorIndex
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there; if the index is empty.
+        MemoryError
+            If the GPU has too little free memory.
+        """
+        from .cuda.device import Device
+        from .cuda.multivector import CudaMultiVectorIndex
+
+        return CudaMultiVectorIndex(self, Device.after(device, stream))
 
     def _width(self, dims: int | None) -> int:
         if dims is not None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from . import arrays, backends, draws, parallel, slices
 from .fitting import CALL_WORK, Fit, FitTables, fit_tokens, packed, projected
 from .planes import aligned, padded
+
+if TYPE_CHECKING:
+    from .cuda.encoding import CudaEncoder
 
 Array = npt.NDArray[Any]
 
@@ -411,6 +414,30 @@ class FixedDimensionalEncoder:
             raise ValueError('sparse=True returns new float32 arrays; leave out `out`, and dtype at "float32"')
         return self._encode_sparse(bags, threads)
 
+    def to(self, device: str = "cuda") -> CudaEncoder:
+        """The same encoder on a GPU, whose encodings have the same bits.
+
+        Parameters
+        ----------
+        device : str, default "cuda"
+            The current device, or one by its number: ``"cuda:1"``.
+
+        Returns
+        -------
+        nestvec.cuda.encoding.CudaEncoder
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If there is no GPU.
+        """
+        from .cuda.device import Device
+        from .cuda.encoding import CudaEncoder
+
+        return CudaEncoder(self, Device(device))
+
     def partitions(self, tokens: Any, *, scales: Any = None, threads: int | None = None) -> Array:
         """Partition of each token in each repetition, below ``2 ** num_simhash_projections``.
 
@@ -493,6 +520,10 @@ class FixedDimensionalEncoder:
         most = CHUNK_TOKENS if self.fit is None else CHUNK_TOKENS // 4  # their projections stay in the cache
         return max(min(most, CALL_WORK // (self.dim * max(self._multiplied, 1))), 1)
 
+    def _most_bags(self) -> int:
+        """Bags encoded at a time."""
+        return max(CHUNK_VALUES // max(self._size, self.fde_dim), 1)
+
     @property
     def _multiplied(self) -> int:
         """Columns that tokens are multiplied by."""
@@ -500,8 +531,7 @@ class FixedDimensionalEncoder:
 
     def _spans(self, bags: Bags) -> list[tuple[int, int]]:
         """Runs of bags of some thousand tokens, and at most so many that their encodings stay small."""
-        spans, first, chunk = [], 0, self._chunk()
-        most = max(CHUNK_VALUES // max(self._size, self.fde_dim), 1)
+        spans, first, chunk, most = [], 0, self._chunk(), self._most_bags()
         if len(bags.tokens) <= chunk and 0 < len(bags) <= most:
             return [(0, len(bags))]
         while first < len(bags):

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def show_config() -> dict[str, Any]:
-    """Version, backend in use and why, what else is available, compiler, cores and numpy.
+    """Version, backend in use and why, what else is available, compiler, cores, GPUs or why there is none, and numpy.
 
     Examples
     --------
@@ -18,6 +18,7 @@ def show_config() -> dict[str, Any]:
     import numpy as np
 
     from . import __version__, backends, parallel
+    from .cuda import device
 
     backend, reason = backends.describe()
     core = backends.core()
@@ -29,6 +30,7 @@ def show_config() -> dict[str, Any]:
         "built": core.built.split() if core else [],
         "compiler": core.compiler if core else None,
         "cores": parallel.cores(),
+        "cuda": device.described(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "numpy": np.__version__,

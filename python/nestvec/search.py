@@ -444,7 +444,7 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
     """Results in any order, which are changed, as `NestedIndex.search` gives them: best first, padded to k columns."""
     count, n = scores.shape
     values, sign = np.empty((count, n), np.float32), -1.0 if metric == "l2" else 1.0
-    for some in slices.steps(count, n, slices.SORTED):
+    for some in slices.steps(count, n, slices.SORTED) if n else ():
         backends.current().order_best(scores[some], ids[some], sign, values[some])
     if n == k:
         return values, ids
