@@ -70,12 +70,16 @@ class Task:
     row_type: str
 
 
-def no_results(queries: int, k: int) -> tuple[Array, Array]:
-    """Scores and ids of heaps that hold nothing yet."""
-    scores, ids = np.empty((queries, k)), np.empty((queries, k), np.int64)
+def emptied(scores: Array, ids: Array) -> tuple[Array, Array]:
+    """Heaps that then hold nothing."""
     scores.fill(-np.inf)
     ids.fill(-1)
     return scores, ids
+
+
+def no_results(queries: int, k: int) -> tuple[Array, Array]:
+    """Heaps of float64 scores and int64 ids that hold nothing."""
+    return emptied(np.empty((queries, k)), np.empty((queries, k), np.int64))
 
 
 class Heaps:
