@@ -266,8 +266,8 @@ ENCODE = {"nestvec-cuda": nestvec_encode, "torch-index-add": torch_encode, "nest
 def nestvec_maxsim(q: np.ndarray, docs: np.ndarray, device: Any) -> Call:
     from nestvec import cuda
 
-    queries, there = given(q, device), given(docs, device)
-    return lambda: cuda.maxsim(queries, there)[0]
+    queries, there = given(q, device), cuda.Documents(device, given(docs, device))
+    return lambda: cuda.maxsim(queries, there, device=device)[0]
 
 
 def cpu_maxsim(q: np.ndarray, docs: np.ndarray, device: Any) -> Call:

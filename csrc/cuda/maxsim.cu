@@ -87,7 +87,7 @@ __device__ void maxima(const Walk<Tokens>& walk, const Bags& bags, const uint4* 
   constexpr int ROWS = Tokens::ROWS;
   int lane = threadIdx.x % WARP;
   float sums[COLUMNS][ROWS][4] = {};
-  typename Tokens::Raw raw[ROWS][2];
+  typename Tokens::Raw raw[ROWS][2] = {};
   if (walk.begin < walk.count) load<Tokens>(walk, bags, walk.begin, 0, raw);
 #pragma unroll 1
   for (int row = walk.begin; row < walk.count; row += walk.step) {
