@@ -282,7 +282,8 @@ def test_errors(device: Any, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="give them to Documents"):
         cuda.maxsim(np.ones((2, 3)), documents, scales=np.ones(6))
     with pytest.raises(ValueError, match="at most 2048"):
-        cuda.maxsim_topk(np.ones((2, 3)), documents, 2049)
+        cuda.maxsim_topk(np.ones((2, 1)), Documents(device, np.ones((2049, 1)), np.arange(2050)), 2049)
+    equal(cuda.maxsim_topk(np.ones((2, 3)), documents, 2049), nv.maxsim_topk(np.ones((2, 3)), docs, 2049))
     assert documents.memory_usage() >= 6 * 8 * 4
     for dtype, bad in ((np.float32, np.nan), (np.float16, np.inf), (np.float32, -np.inf)):
         broken = np.ones((6, 3), dtype)

@@ -17,7 +17,7 @@ void bind_convert(py::module_& m) {
   m.def("to_float32", [](const Buffer& source, int type, int64_t stride, int64_t n, int64_t dims, const Buffer& target,
                          const py::object& bad, uintptr_t stream) {
     need(type >= 0 && type <= int(Source::u64) && dims <= stride, "source");
-    source.at<char>(n * stride * bytes_of(Source(type)), "source");
+    source.at<char>((n ? (n - 1) * stride + dims : 0) * bytes_of(Source(type)), "source");
     to_float32(source.pointer(), Source(type), stride, dims, target.at<float>(n * dims, "target"), check_of(bad, n),
                stream_of(stream));
   });

@@ -174,7 +174,7 @@ def maxsim_topk(
 
 def rank(documents: Documents, asked: AskedBags, targets: Targets, names: Names, results: Results, stream: int) -> None:
     """Put the best documents of each query in order."""
-    k = max(min(results.k, len(documents)), 1)
+    k = max(min(results.k, targets.count(documents)), 1)
     if k > RESULTS:
         raise ValueError(f"k={k}; a GPU lists at most {RESULTS} results a query: search on the CPU")
     room = list_room(k, 0 if targets.listed is None else targets.listed.shape[-1])

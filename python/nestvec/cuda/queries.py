@@ -51,7 +51,7 @@ def to_float32(array: DeviceArray, dims: int, bad: DeviceArray | None, stream: i
     device, n = array.device, len(array)
     target = device.empty((n, dims), np.float32, stream)
     device.native.to_float32(
-        array.buffer, SOURCES.index(array.type), array.shape[1], n, dims, target.buffer, buffer(bad), stream
+        array.buffer, SOURCES.index(array.type), array.pitch, n, dims, target.buffer, buffer(bad), stream
     )
     return target
 

@@ -53,7 +53,7 @@ class Pair:
             given = device.put(values, stream)
             given.type = row_type
         elif given.type not in TYPES:
-            given = to_float32(incoming(x, device, "x", stream), self.dims, None, stream)
+            given = to_float32(given, self.dims, None, stream)
         self.rows = Given(given)
 
     def searches(self, k: int, size: int) -> Iterator[tuple[int, int, Exact]]:
