@@ -191,13 +191,15 @@ void bind_checksum(py::module_& m, const Kernels& k) {
 void bind_order(py::module_& m, const Kernels& k) {
   m.def(
       "order_best",
-      [&k](Array<double>& scores, Array<int64_t>& ids) {
+      [&k](Array<double>& scores, Array<int64_t>& ids, double sign, Array<float>& values) {
         int64_t n = scores.shape(0);
         Best best = best_of(scores, ids, n);
+        need(values.size() == scores.size(), "values must be as many as scores");
+        float* to = output(values);
         py::gil_scoped_release release;
-        k.order_best(best, n);
+        k.order_best(best, n, sign, to);
       },
-      py::arg("scores").noconvert(), py::arg("ids").noconvert());
+      py::arg("scores").noconvert(), py::arg("ids").noconvert(), py::arg("sign"), py::arg("values").noconvert());
 }
 
 void bind_pack(py::module_& m, const Kernels& k) {

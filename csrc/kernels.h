@@ -247,7 +247,7 @@ struct Kernels {
   ScanCodes &scan_b1, &scan_i4, &scan_i8;
   ListCodes &list_b1, &list_i4, &list_i8;
   float (&keep_best)(const Shortlist&, int64_t keep);
-  void (&order_best)(const Best&, int64_t n);
+  void (&order_best)(const Best&, int64_t n, double sign, float* values);
   void (&simhash)(const float* x, int64_t n, int64_t d, const double* gaussians, const float* panels, double reach,
                   int64_t repetitions, int64_t k, uint32_t* partitions);
   void (&encode_bags)(const Bags&, const Fde&, float* scratch, float* out);

@@ -342,7 +342,8 @@ def _order_best(rng: np.random.Generator, n: int, d: int, kind: str) -> Argument
     scores = values(rng, kind, d, n + 1).astype(np.float64)
     scores[rng.random(scores.shape) < rng.choice([0, 0.3])] = -np.inf
     ids = rng.permuted(np.tile(np.arange(n + 1), (d, 1)), axis=1)
-    return {"scores": scores, "ids": np.where(scores == -np.inf, -1, ids)}
+    ids[scores == -np.inf] = -1
+    return {"scores": scores, "ids": ids, "sign": float(rng.choice([-1, 1])), "values": np.empty(ids.shape, np.float32)}
 
 
 def _transform_rows(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:

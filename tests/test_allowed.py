@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nestvec import Stage, arrays, nearest, planes, stages, tokens
 from nestvec.bags import BagQueries
 from nestvec.bits import merged
 from nestvec.nearest import AND, XOR, BitPart, BitTask, query_words
-from nestvec.search import Part, as_results
+from nestvec.search import as_results
 from test_maxsim import bags_of
 from test_plans import segments
 
@@ -82,9 +83,9 @@ def run(
     steps = index._steps(plan, task, contents)
     if allowed is not None:
         sets = split(allowed, [part.last for part in parts])
-        parts = [Part(part.segment, 0, part.last, own) for part, own in zip(parts, sets, strict=True)]
-    scores, ids, report = stages.run_plan(parts, steps, task, contents.frame, threads)
-    return *as_results(scores, ids, k, task.metric), report
+        parts = [replace(part, allowed=own) for part, own in zip(parts, sets, strict=True)]
+    done = stages.run_plan(parts, steps, task, contents.frame, threads)
+    return *as_results(done.scores, done.ids, k, task.metric), done.report()
 
 
 def ids_of(index: nv.NestedIndex) -> np.ndarray:
@@ -156,12 +157,13 @@ def test_parts_with_and_without_sets(way: str, rng: np.random.Generator) -> None
     q, allowed, ids = values(rng, "normal", 3, D), np.ones((1, N), bool), ids_of(index)
     allowed[0, :700] = chosen(rng, "few", 700)
     contents, task, parts, _ = index._ready(q, 10, None, None)
-    parts[0] = Part(parts[0].segment, 0, 700, packed(allowed[:, :700]))
+    parts[0] = replace(parts[0], last=700, allowed=packed(allowed[:, :700]))
     steps = index._steps([Stage("b1", keep=N), Stage("raw")], task, contents)
-    scores, found, _ = stages.run_plan(parts, steps, task, contents.frame, 2)
+    done = stages.run_plan(parts, steps, task, contents.frame, 2)
+    scores, found = as_results(done.scores, done.ids, 10, "ip")
     expected = truth.topk(q, x[allowed[0]], 10, "ip", ids[allowed[0]])
     np.testing.assert_array_equal(found, expected[1])
-    np.testing.assert_array_equal(scores.astype(np.float32), expected[0])
+    np.testing.assert_array_equal(scores, expected[0])
 
 
 def test_rows_that_a_sample_misses(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

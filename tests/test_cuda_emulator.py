@@ -1,4 +1,4 @@
-"""What kernels for GPUs are made of: warps, barriers, atomics, products of tiles; and mistakes that emulation notices."""
+"""What kernels for GPUs are made of: warps, barriers, atomics, products of tiles; mistakes that emulation notices."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from inputs import METRICS, values
 from nestvec import gather, search
 from nestvec.planes import BLOCK, EVERY, Segment, allowed_rows, count_ones, padded
 from nestvec.search import Part, Task, explain_exact, split_rows, top_k
+from nestvec.slices import best
 
 D, LEVELS = 40, (16, 32)
 SHARES = {"none": 0.0, "one": -1.0, "hundredth": 0.01, "half": 0.5, "all": 1.0}
@@ -63,7 +64,7 @@ def allowing(parts: Sequence[Part], sets: np.ndarray) -> list[Part]:
 def check(parts: Sequence[Part], x: np.ndarray, ids: np.ndarray, sets: np.ndarray, task: Task, threads: int) -> None:
     """Scores and ids, to the last bit, for all queries."""
     bounds = np.asarray([*(b for b in LEVELS if b < task.dims), task.dims]) if task.dims in (*LEVELS, D) else None
-    scores, found = top_k(allowing(parts, sets), task, bounds, threads)
+    scores, found = best([top_k(allowing(parts, sets), task, bounds, threads)], task.k, largest=True)
     for i, query in enumerate(task.queries):
         some = np.flatnonzero(sets[i if len(sets) > 1 else 0])
         wanted = truth.scores(query[None, : task.dims], x[some, : task.dims], task.metric)[0]

@@ -381,12 +381,13 @@ def test_coded_queries_hold_what_they_say(kind: str, metric: str, backend: Any, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_is_that_of_numpy(kind: str, backend: Any, rng: np.random.Generator) -> None:
     for n in (1, 2, 15, 64, 1000):
-        arguments = cases.arguments("order_best", n, 3, kind)
-        order = np.lexsort((arguments["ids"], -arguments["scores"]), axis=1)
-        wanted = [np.take_along_axis(a, order, axis=1) for a in arguments.values()]
-        backend.order_best(*arguments.values())
-        np.testing.assert_array_equal(arguments["scores"], wanted[0])
-        np.testing.assert_array_equal(arguments["ids"], wanted[1])
+        scores, ids, sign, values = cases.arguments("order_best", n, 3, kind).values()
+        order = np.lexsort((ids, -scores), axis=1)
+        wanted = np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+        backend.order_best(scores, ids, sign, values)
+        np.testing.assert_array_equal(scores, wanted[0])
+        np.testing.assert_array_equal(ids, wanted[1])
+        np.testing.assert_array_equal(values, (sign * scores).astype(np.float32))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -35,11 +35,19 @@ inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep)
 // The same by one pass over even bins, which spread what lies close together; digits decide within a bin.
 inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
   constexpr int kBins = 2048, kMost = 1024;
-  float low = values[0], high = values[0];
-  for (int64_t i = 1; i < n; i++) {
-    low = values[i] < low ? values[i] : low;
-    high = values[i] > high ? values[i] : high;
+  F32N lows = splat(values[0]), highs = lows;
+  int64_t whole = n / kF32 * kF32;
+  for (int64_t i = 0; i < whole; i += kF32) {
+    lows = min(load<F32N>(values + i), lows);
+    highs = max(load<F32N>(values + i), highs);
   }
+  float low = values[0], high = values[0];
+  auto widen = [&](float least, float most) {
+    low = least < low ? least : low;
+    high = most > high ? most : high;
+  };
+  for (int lane = 0; lane < kF32; lane++) widen(lows[lane], highs[lane]);
+  for (int64_t i = whole; i < n; i++) widen(values[i], values[i]);
   float scale = (kBins - 1) / (high - low);
   if (!(high - low < 1e38f && scale < 1e38f)) return kth_largest_digits(values, n, keep);
   int32_t counts[kBins] = {};
@@ -72,7 +80,7 @@ float keep_best(const Shortlist& list, int64_t keep) {
   return smallest;
 }
 
-void order_best(const Best& best, int64_t n) {
+void order_best(const Best& best, int64_t n, double sign, float* values) {
   for (int64_t i = 0; i < n; i++) {
     double* scores = best.scores + i * best.k;
     int64_t* ids = best.ids + i * best.k;
@@ -84,6 +92,7 @@ void order_best(const Best& best, int64_t n) {
       ids[last] = ids[0];
       sink(scores, ids, 0, last, score, id);
     }
+    for (int64_t place = 0; place < best.k; place++) *values++ = float(sign * scores[place]);
   }
 }
 

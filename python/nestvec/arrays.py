@@ -73,6 +73,8 @@ def to_float32(array: Array, name: str, first_row: int = 0) -> Array:
 
 
 def _native_float32(array: Array) -> Array:
+    if _is_float32(array):
+        return array
     if array.dtype.kind not in "fiu" and array.dtype.name == "bfloat16":
         bits = np.require(array, array.dtype.newbyteorder("="), ["C", "A"]).view(np.uint16)
         result = np.empty(array.shape, np.float32)

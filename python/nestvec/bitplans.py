@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import backends, parallel, slices
 from .nearest import XOR, BitPart, BitTask, gathered, group_size, nearest, nearest_of, query_words
 from .plan import Explanation, StageReport, Step, resolve, stages_of
-from .planes import level_widths, spread
+from .planes import spread, total_width
 
 Array = npt.NDArray[Any]
 
@@ -179,7 +179,7 @@ def cut_words(queries: Array, bounds: Array, bits: int) -> Array:
     """What `query_words` gives for `bits` bits, of words for at least as many."""
     level = int(np.searchsorted(bounds, bits))
     inside = bits - int(bounds[level - 1] if level else 0)
-    width = int(level_widths(bounds[:level], 64).sum()) // 64 + -(-inside // 64)
+    width = total_width(bounds[:level], 64) // 64 + -(-inside // 64)
     words = queries[:, :width].copy()
     words[:, -1] &= np.uint64(2**64 - 2 ** (-inside % 64))
     return words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from . import backends, slices
 from .arrays import METRICS
-from .planes import level_widths
+from .planes import total_width
 from .rotation import BlockRotation
 
 Array = npt.NDArray[Any]
@@ -31,11 +30,6 @@ class Frame:
     bounds: Array
     center: Array
     rotation: BlockRotation | None
-
-    @cached_property
-    def widths(self) -> list[int]:
-        """What a query's codes take up to the end of each level."""
-        return np.cumsum(level_widths(self.bounds, 64)).tolist()  # type: ignore[no-any-return]
 
     def rotated(self, x: Array) -> Array:
         """Rows or queries as signs see them."""
@@ -58,7 +52,7 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
     Codes of a prefix are then a prefix of the codes, so that a later stage can add to the sums of an earlier one.
     """
     count, signs = len(queries), code == "b1"
-    width = frame.widths[frame.bounds.searchsorted(dims)]
+    width = total_width(frame.bounds[: frame.bounds.searchsorted(dims) + 1], 64)
     codes = np.empty((count, width), np.int8)
     digits = np.empty((count, DIGITS if signs else 0, width // 64), np.uint64)
     shifts, lifts = np.empty(count, np.int64), np.empty(count, np.float32)

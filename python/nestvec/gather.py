@@ -90,10 +90,10 @@ def ways(parts: Sequence[Part], task: Task, packed: bool) -> tuple[list[Part], l
     scan = task.dims * (1 + queries * MULTIPLY) if packed else np.inf
     result: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
     for part in parts:
-        rows, touched = pairs(part, 1), BLOCK * blocks(part, part.first, part.last)
         if not len(part.allowed) and packed:
             result[2].append(part)
-        elif rows:
+        elif rows := pairs(part, 1):
+            touched = BLOCK * blocks(part, part.first, part.last)
             result[int(np.argmin((rows * read, rows * copy, touched * scan)))].append(part)
     return result
 

@@ -285,11 +285,12 @@ class NestedIndex(Container[Segment]):
         work = _work(task, parts)
         plan = staged(plan, len(task.queries), contents.ntotal)
         if plan is None:
-            scores, found = top_k(parts, task, bounds, threads_for(threads, work))
+            scores, ids = top_k(parts, task, bounds, threads_for(threads, work))
         else:
             steps = self._steps(plan, task, contents)
-            scores, found, _ = run_plan(parts, steps, task, contents.frame, threads_for(threads, work // 16))
-        return as_results(scores, found, k, self._metric)
+            run = run_plan(parts, steps, task, contents.frame, threads_for(threads, work // 16))
+            scores, ids = run.scores, run.ids
+        return as_results(scores, ids, k, self._metric)
 
     @limited
     @reading
@@ -396,7 +397,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             report, least = explain_exact(parts, task, bounds)
             return certified(report, parts, task, bounds, least)
-        return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1)[2]
+        return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1).report()
 
     @reading
     def estimate(self, q: Any, ids: Any, *, code: str = "b1", dims: int | None = None) -> tuple[Array, Array]:
@@ -534,9 +535,10 @@ class NestedIndex(Container[Segment]):
         dims = self._width(dims)
         through = self._transform
         queries = arrays.queries(q, self._d, dims) if through is None else through._queries(q, dims)
-        if contents.ntotal == 0:
+        total = contents.ntotal
+        if total == 0:
             raise ValueError("the index is empty; add vectors before searching")
-        return Task(queries, min(k, contents.ntotal), dims, self._metric, self._row_type or "")
+        return Task(queries, min(k, total), dims, self._metric, self._row_type or "")
 
     def _ready(
         self, q: Any, k: int, dims: int | None, given: Any
@@ -549,11 +551,13 @@ class NestedIndex(Container[Segment]):
     def _chosen(self, contents: Contents[Segment], count: int, given: Any) -> list[Part]:
         """All rows, as `count` queries may find them by a filter."""
         words = allowed_words(contents, given, count, partial(self._slots, contents))
-        return [Part(segment, 0, n, words_of(words, first, n)) for first, segment, n in self._reader_parts(contents)]
+        return [
+            Part(segment, 0, n, words_of(words, first, n), first) for first, segment, n in self._reader_parts(contents)
+        ]
 
     def _ends(self, dims: int) -> Array | None:
         """The ends of the planes to scan, if one ends at `dims`."""
-        level = int(np.searchsorted(self._bounds, dims))
+        level = int(self._bounds.searchsorted(dims))
         return self._bounds[: level + 1] if self._bounds[level] == dims else None
 
     def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def level_widths(bounds: Array, multiple: int) -> Array:
     return -(-widths // multiple) * multiple
 
 
+def total_width(bounds: Array, multiple: int) -> int:
+    """The sum of `level_widths`; for so few numbers numpy is slow."""
+    return sum(padded(end - begin, multiple) for begin, end in pairwise([0, *bounds.tolist()]))
+
+
 def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """Uninitialised array on a 64-byte boundary, so that no vector load spans two cache lines.
 
@@ -40,7 +46,7 @@ def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    start = -memory.__array_interface__["data"][0] % 64
     return memory[start : start + size].view(dtype).reshape(shape)
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import backends, gather, parallel, slices
 from .arrays import METRICS, refuse_overflow
 from .plan import Explanation, StageReport
-from .planes import BLOCK, EVERY, Segment, aligned, level_widths, padded
+from .planes import BLOCK, EVERY, Segment, aligned, padded, total_width
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ ROW_SUFFIX = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Part:
-    """Rows [`first`, `last`) of a segment that are `allowed`; `first` is a multiple of 64.
+    """Rows [`first`, `last`) of a segment that are `allowed`; `first` is a multiple of 64. Row 0 has a `slot`.
 
     ``allowed`` (m, words) uint64 is one set of the segment's rows for each query, one for all (m = 1), or none (m = 0):
     every row. Row r is bit ``r % 64``, least significant first, of word ``r // 64``; words cover at least `last` rows.
@@ -48,6 +48,7 @@ class Part:
     first: int
     last: int
     allowed: Array = field(default_factory=lambda: EVERY)
+    slot: int = 0
 
     def of_queries(self, queries: slice | Array) -> Part:
         """The same rows as some of the queries may find them."""
@@ -69,6 +70,14 @@ class Task:
     row_type: str
 
 
+def no_results(queries: int, k: int) -> tuple[Array, Array]:
+    """Scores and ids of heaps that hold nothing yet."""
+    scores, ids = np.empty((queries, k)), np.empty((queries, k), np.int64)
+    scores.fill(-np.inf)
+    ids.fill(-1)
+    return scores, ids
+
+
 class Heaps:
     """The k best of each query so far: float64 scores, higher is better, and int64 ids.
 
@@ -77,17 +86,10 @@ class Heaps:
     """
 
     def __init__(self, queries: int, k: int) -> None:
-        self.scores = np.full((queries, k), -np.inf)
-        self.ids = np.full((queries, k), -1, np.int64)
+        self.scores, self.ids = no_results(queries, k)
         self.scanned: list[tuple[Part, int]] = []
         self.read: list[tuple[Part, int]] = []
         self.rescored = 0
-
-    def ordered(self) -> tuple[Array, Array]:
-        """Scores and ids, best first, ties by smaller id."""
-        for some in slices.steps(*self.scores.shape, slices.SORTED):
-            backends.current().order_best(self.scores[some], self.ids[some])
-        return self.scores, self.ids
 
     @classmethod
     def merged(cls, parts: Sequence[Heaps], k: int) -> Heaps:
@@ -113,7 +115,7 @@ class Packed:
     def __init__(self, task: Task, bounds: Array, room: int) -> None:
         count, levels = len(task.queries), len(bounds)
         size = padded(max(count, 1), 32)
-        steps = int(level_widths(bounds, 64).sum()) // 64
+        steps = total_width(bounds, 64) // 64
         width = 64 * (steps | 1)  # an odd number of cache lines: queries then fall into different sets
         self.bounds = bounds
         self.codes = aligned((size, width), np.int8)
@@ -148,9 +150,7 @@ class Scan:
         self.probe = min(max(PROBE_WORK // work // BLOCK * BLOCK, 4 * BLOCK), PROBE_ROWS)
         self.most = max(int(SLICE * FAST) // work // BLOCK, 1) * BLOCK  # rows for one call of a kernel
         self.most_rescored = max(RESCORE_VALUES // (task.dims + RESCORE_COST), 4)  # the same
-        # for a block in the last probes, by the level at which checks begin; before any, no checks: nothing could be
-        # dropped yet
-        self.seconds = np.arange(len(bounds), 0, -1.0)
+        self.check = len(bounds) - 1  # at which level checks begin: at none, before anything could be dropped
         self.rescore = getattr(self.kernels, f"rescore_{ROW_SUFFIX[task.row_type]}")
 
     def run(self, parts: Sequence[Part]) -> Heaps:
@@ -171,11 +171,11 @@ class Scan:
         while first < last:
             parallel.check()
             begun = first
-            if len(self.seconds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
+            if len(self.packed.bounds) > 1 and self.scanned >= self.due and self._roomy(part, first, last):
                 first = self._choose_check(part, first)
                 self.due = 4 * (self.scanned + first - begun)
             at, end, started = first, min(first + self.most, last), perf_counter()
-            first = self._scan(part, at, end, int(np.argmin(self.seconds)))
+            first = self._scan(part, at, end, self.check)
             affordable = (first - at) * SLICE / max(perf_counter() - started, 1e-6)
             self.most = max(int(affordable) // BLOCK, 1) * BLOCK
             self.scanned += first - begun
@@ -195,19 +195,21 @@ class Scan:
 
     def _roomy(self, part: Part, first: int, last: int) -> bool:
         """Whether there are rows enough to time, most of them in blocks that are read."""
-        timed = len(self.seconds) * self.probe
+        timed = len(self.packed.bounds) * self.probe
         return last - first >= 2 * timed and 2 * BLOCK * gather.blocks(part, first, first + timed) >= timed
 
     def _choose_check(self, part: Part, first: int) -> int:
         """Time a few rows with each first level to check at, to use the fastest; returns the first row not scanned."""
-        self.seconds = np.full(len(self.packed.bounds), np.inf)
-        for check in reversed(range(len(self.seconds))):
+        least = np.inf  # seconds for a block
+        for check in reversed(range(len(self.packed.bounds))):
             begun = perf_counter()
             reached = self._scan(part, first, first + self.probe, check)
-            self.seconds[check] = (perf_counter() - begun) / max(gather.blocks(part, first, reached), 1)
+            seconds = (perf_counter() - begun) / max(gather.blocks(part, first, reached), 1)
+            if seconds < least:
+                least, self.check = seconds, check
             full = reached < first + self.probe
             first = reached
-            if full or self.seconds[check] > 1.5 * self.seconds.min():  # earlier checks would save still less
+            if full or seconds > 1.5 * least:  # earlier checks would save still less
                 break
         return first
 
@@ -239,7 +241,7 @@ class Scan:
 
 
 def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int) -> tuple[Array, Array]:
-    """The k best rows of each query: float64 scores, higher is better, and ids, both (nq, k).
+    """The k best rows of each query in any order: float64 scores, higher is better, and ids, both (nq, k).
 
     Parameters
     ----------
@@ -253,16 +255,16 @@ def top_k(parts: Sequence[Part], task: Task, bounds: Array | None, threads: int)
     """
     count = len(task.queries)
     if count == 0 or not parts:
-        return Heaps(count, task.k).ordered()
-    if count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
+        found = [Heaps(count, task.k)]
+    elif count < 32 * threads:  # too few to share out; below FEW they do not even share a scan
         found = []
         for some, own in split_queries(task, parts, 1 if count < FEW else count):
             heaps = parallel.run(partial(_search, task=some, bounds=bounds), split_rows(own, threads), threads)
-            found.append(Heaps.merged(heaps, task.k).ordered())
+            found.append(Heaps.merged(heaps, task.k))
     else:
         batches = list(split_queries(task, parts, min(_group(task.dims), padded(-(-count // threads), 32))))
-        found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds).ordered(), batches, threads)
-    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found])
+        found = parallel.run(lambda batch: _search(batch[1], batch[0], bounds), batches, threads)
+    return slices.joined([heaps.scores for heaps in found]), slices.joined([heaps.ids for heaps in found])
 
 
 def _group(dims: int) -> int:
@@ -435,19 +437,17 @@ def kept(
 
 
 def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, Array]:
-    """Float32 scores or distances and ids, padded to k columns as `NestedIndex.search` says."""
+    """Results in any order, which are changed, as `NestedIndex.search` gives them: best first, padded to k columns."""
     count, n = scores.shape
-    if n == k and scores.size <= slices.VALUES:
-        with np.errstate(all="ignore"):
-            return (-scores if metric == "l2" else scores).astype(np.float32), ids
-    found = np.empty((count, k), np.float32)
-    named = ids if n == k else np.empty((count, k), np.int64)
-    with np.errstate(all="ignore"):
-        for some in slices.steps(count, k):
-            found[some, :n] = -scores[some] if metric == "l2" else scores[some]
-            found[some, n:] = np.inf if metric == "l2" else -np.inf
-            if n < k:
-                named[some, :n], named[some, n:] = ids[some], -1
+    values, sign = np.empty((count, n), np.float32), -1.0 if metric == "l2" else 1.0
+    for some in slices.steps(count, n, slices.SORTED):
+        backends.current().order_best(scores[some], ids[some], sign, values[some])
+    if n == k:
+        return values, ids
+    found, named = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    for some in slices.steps(count, k):
+        found[some, :n], found[some, n:] = values[some], -sign * np.inf
+        named[some, :n], named[some, n:] = ids[some], -1
     return found, named
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, allowed_rows, padded, spread
-from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Heaps, Part, Task, split_rows, top_k
+from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Part, Task, no_results, split_rows, top_k
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +30,7 @@ LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a r
 
 
 class Shortlist:
-    """Rows, sums and values that scans append to; rows are numbered through all parts."""
+    """Rows, by slot, with the sums and values that scans append."""
 
     def __init__(self, room: int) -> None:
         self.rows = np.empty(room, np.int32)
@@ -67,16 +66,10 @@ class Shortlist:
         return result
 
 
-@dataclass
-class Meter:
-    """Rows and time that each stage took, over all queries."""
-
-    rows: list[int]
-    seconds: list[float]
+NO_ROWS = Shortlist(0)
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """What a query may find: parts with at most one set each, how many rows, and those where they are to be listed."""
 
     parts: list[Part]
@@ -85,54 +78,71 @@ class Reach:
 
 
 class Run:
-    """A batch of queries, coded for each stage of a plan; `search` runs one of them."""
+    """A batch of queries on its way through the stages of a plan, which codes them; notes what each stage did.
+
+    `scores` and `ids` hold the k best of each query that `search` was called for, in any order.
+    """
 
     def __init__(self, parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame) -> None:
         self.parts, self.steps, self.task, self.frame = parts, steps, task, frame
         self.kernels = backends.current()
-        self.offsets = [0, *accumulate(part.last for part in parts)]
-        self.numbering = {id(part.segment): offset for part, offset in zip(parts, self.offsets, strict=False)}
         self.coded = [
             None if step.code == "raw" else encode(task.queries, step.code, step.dims, step.widest, frame)
             for step in steps
         ]
+        self.row_bytes = [self._row_bytes(step) for step in steps]
+        self.rows, self.seconds = [0] * len(steps), [0.0] * len(steps)  # of each stage, over all queries
+        self.scores, self.ids = no_results(len(task.queries), task.k)
         self.shared = self._reach(0) if all(len(part.allowed) <= 1 for part in parts) else None
 
-    def search(self, query: int, threads: int, meter: Meter) -> tuple[Array, Array]:
-        """Scores, higher is better, and ids of the k best, (1, k) each, as `nestvec.search.top_k` gives them."""
+    def search(self, query: int, threads: int) -> None:
+        """Find the k best rows for one query."""
         begun = perf_counter()
-        heaps: Heaps | None = None
-        found, reach = Shortlist(0), self.shared or self._reach(query)
+        reach = self.shared or self._reach(query)
+        found = NO_ROWS
         for number, step in enumerate(self.steps):
             last = number == len(self.steps) - 1
-            meter.rows[number] += len(found) if number else reach.total
+            self.rows[number] += len(found) if number else reach.total
             if step.code == "raw":
-                heaps = (
-                    self._raw(query, step, found, named=last)
-                    if number
-                    else self._exact(query, step, reach.parts, threads, named=last)
-                )
+                own = slice(query, query + 1)
+                best = (self.scores[own], self.ids[own]) if last else no_results(1, step.keep)
+                if number:
+                    self._raw(query, step, found, best, named=last)
+                else:
+                    self._exact(query, step, reach.parts, best, threads, named=last)
                 if not last:
-                    found = self._listed(heaps)
+                    found = Shortlist.of(np.sort(best[1][best[1] >= 0]))
             else:
                 found = self._list(query, number, found) if number else self._first(query, reach, threads)
                 found.keep(step.keep)
+                if last:
+                    self._estimated(query, found)
             now = perf_counter()
-            meter.seconds[number] += now - begun
+            self.seconds[number] += now - begun
             begun = now
-        return heaps.ordered() if heaps and self.steps[-1].code == "raw" else self._estimated(query, found)
+
+    def report(self) -> Explanation:
+        """What the stages did, per query."""
+        count = len(self.task.queries)
+        columns = zip(self.steps, self.rows, self.row_bytes, self.seconds, strict=True)
+        return Explanation(
+            tuple(
+                StageReport(step.code, step.dims, rows / count, step.keep, rows / count * nbytes, seconds / count)
+                for step, rows, nbytes, seconds in columns
+                if count
+            )
+        )
 
     def _reach(self, query: int) -> Reach:
         parts = [part.of_queries(slice(query, query + 1)) for part in self.parts]
-        counts = [spread(part.allowed, part.first, part.last) for part in parts]
-        total, blocks = (sum(some) for some in zip((0, 0), *counts, strict=True))
+        total = blocks = 0
+        for part in parts:
+            rows, touched = spread(part.allowed, part.first, part.last)
+            total, blocks = total + rows, blocks + touched
         if total >= LISTED.get(self.steps[0].code, 0) * blocks:
             return Reach(parts, total, None)
-        rows = [
-            allowed_rows(part.allowed, part.first, part.last) + offset
-            for part, offset in zip(parts, self.offsets, strict=False)
-        ]
-        return Reach(parts, total, np.concatenate(rows))
+        slots = [allowed_rows(part.allowed, part.first, part.last) + part.slot for part in parts]
+        return Reach(parts, total, np.concatenate(slots))
 
     def _first(self, query: int, reach: Reach, threads: int) -> Shortlist:
         if reach.rows is not None:
@@ -174,9 +184,8 @@ class Run:
     ) -> None:
         step = self.steps[0]
         scan = getattr(self.kernels, f"scan_{step.code}")
-        rows_per_call = max(CALL_BYTES // max(self.row_bytes(step), 1) // stride, 1) * stride
+        rows_per_call = max(CALL_BYTES // max(self.row_bytes[0], 1) // stride, 1) * stride
         for part in parts:
-            offset = self.numbering[id(part.segment)]
             fixed, coded = self._arguments(query, 0, part)
             at = part.first
             while at < part.last:
@@ -186,8 +195,8 @@ class Run:
                     *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
                     found.values, found.counts,
                 )  # fmt: skip
-                if offset:
-                    found.rows[before : len(found)] += offset
+                if part.slot:
+                    found.rows[before : len(found)] += part.slot
                 if at < end:
                     least = max(least, found.keep(step.keep))
 
@@ -195,69 +204,55 @@ class Run:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")
         if step.begin == 0:
             found.sums[: len(found)] = 0
-        for part, offset, first, last in self._by_part(found, LIST_BYTES // (self.row_bytes(step) + LIST_COST)):
-            parallel.check()
+        for part, some, rows in self._by_part(found, LIST_BYTES // (self.row_bytes[number] + LIST_COST)):
             (codes, starts, bounds, levels, *factors), coded = self._arguments(query, number, part)
-            rows = found.rows[first:last] - np.int32(offset)
-            sums, values = found.sums[first:last], found.values[first:last]
+            sums, values = found.sums[some], found.values[some]
             listing(codes, starts, bounds, step.begin, levels, *factors, *coded, rows, sums, values)
         return found
 
-    def _by_part(self, found: Shortlist, most: int) -> list[tuple[Part, int, int, int]]:
-        """Parts with rows listed, where their numbering starts, and up to `most` places of the list that are theirs."""
-        rows = found.rows[: len(found)]
-        cuts = [0, *(bisect_left(rows, offset) for offset in self.offsets[1:-1]), len(rows)]
-        most = max(most, 1)
-        return [
-            (part, offset, at, min(at + most, last))
-            for part, offset, first, last in zip(self.parts, self.offsets[:-1], cuts[:-1], cuts[1:], strict=True)
-            for at in range(first, last, most)
-        ]
+    def _by_part(self, found: Shortlist, most: int) -> Iterator[tuple[Part, slice, Array]]:
+        """Parts with rows listed, up to `most` places in the list, and the rows there as the part counts them."""
+        first, slots = 0, found.rows[: len(found)]
+        for part in self.parts:
+            last = bisect_left(slots, part.slot + part.last)
+            for at in range(first, last, max(most, 1)):
+                parallel.check()
+                some = slice(at, min(at + most, last))
+                yield part, some, slots[some] - np.int32(part.slot) if part.slot else slots[some]
+            first = last
 
-    def _raw(self, query: int, step: Step, found: Shortlist, *, named: bool) -> Heaps:
-        """Exact scores of the rows listed, and their ids, or their numbers."""
-        heaps = Heaps(1, step.keep)
+    def _raw(self, query: int, step: Step, found: Shortlist, best: tuple[Array, Array], *, named: bool) -> None:
+        """Exact scores of the rows listed, and their ids, or their slots."""
         listing = getattr(self.kernels, f"list_{ROW_SUFFIX[self.task.row_type]}")
         wide = self.task.queries[query : query + 1].astype(np.float64)
-        for part, offset, first, last in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
-            parallel.check()
+        for part, _, rows in self._by_part(found, RESCORE_VALUES // (step.dims + RESCORE_COST)):
             segment = part.segment
-            ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], offset)
-            rows = found.rows[first:last] - np.int32(offset)
-            listing(wide, segment.rows, step.dims, METRICS[self.task.metric], ids, base, rows, heaps.scores, heaps.ids)
-        return heaps
+            ids, base = (segment.ids, segment.base) if named else (segment.ids[:0], part.slot)
+            listing(wide, segment.rows, step.dims, METRICS[self.task.metric], ids, base, rows, *best)
 
-    def _exact(self, query: int, step: Step, parts: list[Part], threads: int, *, named: bool) -> Heaps:
+    def _exact(
+        self, query: int, step: Step, parts: list[Part], best: tuple[Array, Array], threads: int, *, named: bool
+    ) -> None:
         """The exact search, as the first stage of a plan."""
         if not named:
             parts = [
-                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=offset))
-                for part, offset in zip(parts, self.offsets, strict=False)
+                replace(part, segment=replace(part.segment, ids=part.segment.ids[:0], base=part.slot)) for part in parts
             ]
         at_level = self.frame.bounds[step.levels - 1] == step.dims
         task = replace(
             self.task, queries=self.task.queries[query : query + 1, : step.dims], k=step.keep, dims=step.dims
         )
-        heaps = Heaps(0, step.keep)
-        heaps.scores, heaps.ids = top_k(parts, task, self.frame.bounds[: step.levels] if at_level else None, threads)
-        return heaps
+        best[0][:], best[1][:] = top_k(parts, task, self.frame.bounds[: step.levels] if at_level else None, threads)
 
-    def _listed(self, heaps: Heaps) -> Shortlist:
-        """Rows of heaps, ascending."""
-        return Shortlist.of(np.sort(heaps.ids[0][heaps.ids[0] >= 0]))
-
-    def _estimated(self, query: int, found: Shortlist) -> tuple[Array, Array]:
-        """What the last stage estimated, as scores, best first."""
+    def _estimated(self, query: int, found: Shortlist) -> None:
+        """What the last stage estimated, as scores."""
         coded = self.coded[-1]
         assert coded is not None
-        heaps = Heaps(1, self.steps[-1].keep)
-        for part, offset, first, last in self._by_part(found, len(found)):
-            rows = found.rows[first:last].astype(np.int64) - offset
+        for part, some, rows in self._by_part(found, len(found)):
             segment = part.segment
-            heaps.ids[0, first:last] = segment.ids[rows] if segment.ids.size else rows + segment.base
+            self.ids[query, some] = segment.ids[rows] if segment.ids.size else rows.astype(np.int64) + segment.base
         values = found.values[: len(found)].astype(np.float64)
-        heaps.scores[0, : len(found)] = coded.offsets[query] + coded.units[query] * values
-        return heaps.ordered()
+        self.scores[query, : len(found)] = coded.offsets[query] + coded.units[query] * values
 
     def _arguments(self, query: int, number: int, part: Part) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Of the kernels of a stage's code: the plane's, and the query's."""
@@ -266,7 +261,7 @@ class Run:
         fixed = plane_arguments(part, step.code, step.levels, self.task.metric, self.frame.bounds)
         return fixed, (coded.codes[query], coded.shifts[query], coded.lifts[query])
 
-    def row_bytes(self, step: Step) -> int:
+    def _row_bytes(self, step: Step) -> int:
         """What scoring one row in a stage reads."""
         begin = int(self.frame.bounds[step.begin - 1]) if step.begin else 0
         dims = step.dims - begin
@@ -290,26 +285,17 @@ def plane_arguments(part: Part, code: str, levels: int, metric: str, bounds: Arr
     return segment.codes, segment.starts, bounds, levels, segment.stats, METRICS[metric]
 
 
-def run_plan(
-    parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame, threads: int
-) -> tuple[Array, Array, Explanation]:
-    """Scores and ids of the k best by a plan, (nq, k) each, and what its stages did."""
-    count = len(task.queries)
-    meter = Meter([0] * len(steps), [0.0] * len(steps))
-    if count == 0:
-        return *Heaps(0, task.k).ordered(), Explanation(())
-    if sum(part.last for part in parts) >= 2**31:
+def run_plan(parts: Sequence[Part], steps: Sequence[Step], task: Task, frame: Frame, threads: int) -> Run:
+    """A plan run for all queries."""
+    if any(part.slot + part.last >= 2**31 for part in parts):
         raise ValueError("plans number rows in 32 bits; search an index of 2^31 rows or more exactly")
-    run = Run(parts, steps, task, frame)
+    run, count = Run(parts, steps, task, frame), len(task.queries)
     if count < threads:
-        found = [run.search(query, threads, meter) for query in range(count)]
+        for query in range(count):
+            run.search(query, threads)
     else:
-        found = parallel.run(lambda query: run.search(query, 1, meter), range(count), threads)
-    report = tuple(
-        StageReport(step.code, step.dims, rows / count, step.keep, rows / count * run.row_bytes(step), seconds / count)
-        for step, rows, seconds in zip(steps, meter.rows, meter.seconds, strict=True)
-    )
-    return slices.joined([s for s, _ in found]), slices.joined([i for _, i in found]), Explanation(report)
+        parallel.run(lambda query: run.search(query, 1), range(count), threads)
+    return run
 
 
 def estimate(located: Sequence[tuple[Segment, int]], task: Task, code: str, frame: Frame) -> tuple[Array, Array]:

@@ -381,13 +381,16 @@ class Transform:
         return result[0] if array.ndim == 1 else result
 
     def _each(self, x: Array, width: int, some: Callable[[Array, int], Array], workers: int) -> Array:
+        pieces = list(slices.steps(len(x), max(self.d_in, self.d_out), slices.VALUES // 4))
+        if len(pieces) == 1:
+            return some(x, 0)
         out = np.empty((len(x), width), np.float32)
 
         def part(piece: slice) -> None:
             parallel.check()
             out[piece] = some(x[piece], piece.start)
 
-        parallel.run(part, list(slices.steps(len(x), max(self.d_in, self.d_out), slices.VALUES // 4)), workers)
+        parallel.run(part, pieces, workers)
         return out
 
 

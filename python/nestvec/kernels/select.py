@@ -48,13 +48,15 @@ def keep_best(rows: Any, sums: Any, values: Any, counts: Any, keep: int) -> floa
 
 
 @njit
-def order_best(scores: Any, ids: Any) -> None:
+def order_best(scores: Any, ids: Any, sign: float, values: Any) -> None:
     """Order the results of each query, best first, ties by smaller id.
 
     Parameters
     ----------
     scores : (nq, k) float64, without NaN;  ids : (nq, k) int64
         In any order.
+    values : (nq, k) float32
+        `sign` times the scores, then.
     """
     for i in range(scores.shape[0]):
         for hole in range(scores.shape[1] // 2 - 1, -1, -1):
@@ -63,3 +65,5 @@ def order_best(scores: Any, ids: Any) -> None:
             score, row_id = scores[i, last], ids[i, last]
             scores[i, last], ids[i, last] = scores[i, 0], ids[i, 0]
             sink(scores[i, :last], ids[i, :last], 0, score, row_id)
+        for place in range(scores.shape[1]):
+            values[i, place] = np.float32(sign * scores[i, place])
