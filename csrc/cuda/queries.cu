@@ -94,20 +94,12 @@ __global__ void __launch_bounds__(THREADS)
   to.offset[query] = metric == L2 ? 0.5 * norm * norm * step : 0.0;
 }
 
-// coding.py: _sums. Every thread gets the sum of the values, which are overwritten.
-__device__ double sum_by_halves(double* values, int64_t count) {
+// In the order of dims, as kernels/coding.py adds; only the first thread gets the sum.
+__device__ double sum_in_order(const double* values, int64_t count) {
+  double sum = 0;
   __syncthreads();
-  while (count > 1) {
-    int64_t half = count / 2;
-    for (int64_t j = threadIdx.x; j < half; j += THREADS) {
-      double sum = values[j] + values[half + j];
-      if (j == 0 && count % 2) sum += values[count - 1];
-      values[j] = sum;
-    }
-    __syncthreads();
-    count = half;
-  }
-  double sum = values[0];
+  if (threadIdx.x == 0)
+    for (int64_t j = 0; j < count; j++) sum += values[j];
   __syncthreads();
   return sum;
 }
@@ -149,10 +141,10 @@ __global__ void __launch_bounds__(THREADS) encode_kernel(FloatQueries queries, E
     below = how.bounds[level];
   }
   sum = sum_of(sum);
-  double square = how.metric == IP ? 0 : sum_by_halves(work, how.dims), product = 0;
+  double square = how.metric == IP ? 0 : sum_in_order(work, how.dims), product = 0;
   if (how.center && !l2) {
     for (int64_t j = threadIdx.x; j < how.dims; j += THREADS) work[j] = value.source(j) * how.center[j];
-    product = sum_by_halves(work, how.dims);
+    product = sum_in_order(work, how.dims);
   }
   if (threadIdx.x != 0) return;
   double lift = 0, unit = step, offset = product;
