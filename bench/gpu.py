@@ -264,7 +264,7 @@ def encode(args: argparse.Namespace, device: Device, facts: dict, book: ledger.L
     for row in rows:
         if "failed" not in row:
             row["per_second"] = n / row["ms_median"] * 1e3
-    size = docs.nbytes + n * encoder.fde_dim * 4
+    size = 2 * docs.nbytes + n * encoder.fde_dim * 4
     ops = 2 * n * LENGTH * DIMS * encoder.num_repetitions * (5 + 16)
     book.put(rated(rows, {"": size}, ops, {}, facts), bench="gpu", case="encode", n=n, d=DIMS, k=0, nq=0)
 
