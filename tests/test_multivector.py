@@ -367,7 +367,7 @@ def test_explain(kept: str, rng: np.random.Generator) -> None:
 def test_plan_without_stages_is_exact(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """However many documents there are."""
     index = filled(split(rng.standard_normal((900, DIM)), [3] * 300))
-    q, plan = rng.standard_normal((4, DIM)), index.tune(k=3, recall=0.9, sample=20)
+    q, plan = rng.standard_normal((4, DIM)), index.tune(k=3, recall=0.9, sample=60)
     none = replace(plan, stages=(), exact_from=None)
     monkeypatch.setattr(multivector, "EXACT_BYTES", 0)
     equal(index.search(q, 3, plan=none), index.search(q, 3, exact=True))

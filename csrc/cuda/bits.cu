@@ -19,7 +19,7 @@ constexpr int BLOCK = 64;
 struct Scanned {
   BitPlane plane;
   BitQueries queries;
-  Round round;
+  Blocks round;
   RowSets allowed;
   Near near;
 };
@@ -264,7 +264,7 @@ void scan_many(const Scanned& s, Stream stream) {
 
 }  // namespace
 
-void scan_bits(const BitPlane& plane, const BitQueries& queries, const Round& round, const RowSets& allowed,
+void scan_bits(const BitPlane& plane, const BitQueries& queries, const Blocks& round, const RowSets& allowed,
                const Near& near, Stream stream) {
   Scanned s = {plane, queries, round, allowed, near};
   if (queries.nq == 0 || round.count() <= 0) return;

@@ -1,6 +1,7 @@
 // Binary codes: the nearest of a plane of words, as python/nestvec/kernels/bits.py lays it out.
 #pragma once
 #include "best.h"
+#include "blocks.h"
 
 namespace nestvec::cuda {
 
@@ -40,20 +41,8 @@ struct Near {
   int64_t bins;
 };
 
-// Blocks of 64 rows that a round scans: each `stride`-th, less each `skip`-th of those (0: none less). Rounds take few
-// rows from everywhere first, so that limits do not depend on the order of rows.
-struct Round {
-  int64_t rows, stride, skip;
-
-  int64_t count() const {
-    int64_t blocks = ceil_div<int64_t>(rows, 64);
-    return ceil_div(blocks, stride) - (skip ? ceil_div(blocks, stride * skip) : 0);
-  }
-  __device__ int64_t block(int64_t i) const { return stride * (skip ? i + i / (skip - 1) + 1 : i); }
-};
-
 // Appends rows that are at least as near as the limit, which is the threshold of the list.
-void scan_bits(const BitPlane&, const BitQueries&, const Round&, const RowSets&, const Near&, Stream);
+void scan_bits(const BitPlane&, const BitQueries&, const Blocks&, const RowSets&, const Near&, Stream);
 // Limits such that k rows were found within; drops what is beyond if `all`, or if a list has many such rows.
 void narrow_lists(const Near&, int64_t nq, int64_t k, bool all, Stream);
 // The k best of each list, of equally near rows those of smaller rank.

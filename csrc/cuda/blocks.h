@@ -14,7 +14,8 @@ struct Blocks {
     auto every = [this](int64_t step) { return ceil_div(ceil_div<int64_t>(rows, 64), step); };
     return every(stride) - (skip ? every(stride * skip) : 0);
   }
-  __device__ int64_t first_row(int64_t i) const { return stride * (skip ? i + i / (skip - 1) + 1 : i) * 64; }
+  __device__ int64_t block(int64_t i) const { return stride * (skip ? i + i / (skip - 1) + 1 : i); }
+  __device__ int64_t first_row(int64_t i) const { return block(i) * 64; }
 };
 
 }  // namespace nestvec::cuda

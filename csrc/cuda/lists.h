@@ -61,10 +61,17 @@ __device__ inline float keep_of_list(const Lists& lists, int64_t query, int coun
   const int32_t* rows = lists.rows + query * lists.room;
   const float* values = lists.values + query * lists.room;
   auto key = [=](int i) { return key_of(values[i], rows[i]); };
-  uint64_t least = select_key(count, keep, key);
+  uint64_t least = select_key(count, keep, key);  // selection may end early, with some digits of it left 0
   compact(lists, query, count, [=](int i) { return key(i) >= least; });
-  uint32_t bits = uint32_t(least >> 32), lowest = ordered(-INFINITY);  // digits that were not looked at are 0
-  return unordered(bits > lowest ? bits : lowest);
+  __shared__ unsigned lowest;
+  if (threadIdx.x == 0) lowest = ~0u;
+  __syncthreads();
+  unsigned mine = ~0u;
+  for (int i = threadIdx.x; i < keep; i += SELECTORS) mine = min(mine, ordered(values[i]));
+  for (int width = WARP / 2; width > 0; width /= 2) mine = min(mine, __shfl_xor_sync(EVERYBODY, mine, width));
+  if (threadIdx.x % WARP == 0) atomicMin(&lowest, mine);
+  __syncthreads();
+  return unordered(lowest);
 }
 
 // Leaves the `keep` best of each list (of equal values the smallest rows), sets the threshold to the least of them.

@@ -451,10 +451,10 @@ class MultiVectorIndex(Collection[Contents]):
     ) -> Explanation:
         """What a search of a shortlist does."""
         begun, count = perf_counter(), len(queries)
-        asked = self._asked(contents, queries, c, plan, words, 1)
+        fdes, how = self._asked(contents, queries, c, plan, words, 1)
         encoding = perf_counter() - begun
-        first, *others = contents.encodings.explain(**asked).stages
-        positions = contents.encodings.search(**asked, threads=1)[1]
+        first, *others = contents.encodings.explain(fdes, **how).stages
+        positions = contents.encodings.search(fdes, **how, threads=1)[1]
         begun = perf_counter()
         found = _ranked(contents, queries, positions, k, 1)
         seconds = (perf_counter() - begun) / count
@@ -724,20 +724,24 @@ class MultiVectorIndex(Collection[Contents]):
         self, contents: Contents, queries: BagQueries, c: int, plan: Any, words: Array, workers: int
     ) -> tuple[Array, Array]:
         """Estimated scores and positions of c candidates for each query."""
-        asked = self._asked(contents, queries, c, plan, words, workers)
-        return contents.encodings.search(**asked, threads=workers)
+        fdes, how = self._asked(contents, queries, c, plan, words, workers)
+        return contents.encodings.search(fdes, **how, threads=workers)
 
     def _asked(
         self, contents: Contents, queries: BagQueries, c: int, plan: Any, words: Array, workers: int
-    ) -> dict[str, Any]:
-        """What encodings are searched for."""
+    ) -> tuple[Array, dict[str, Any]]:
+        """What encodings are searched for, and how."""
         fdes = self._encoder.encode_queries(queries.tokens, queries.offsets, threads=workers)
+        return fdes, self._asked_of(contents, c, plan, words)
+
+    def _asked_of(self, contents: Contents, c: int, plan: Any, words: Array) -> dict[str, Any]:
+        """How encodings are searched."""
         if plan is None:
             codes = contents.encodings.codes
             plan = [Stage(code, keep=FUNNEL * c) for code in codes[:1] if len(codes) > 1] + [Stage(codes[-1])]
         bits = words.astype("<u8", copy=False).view(np.uint8)
         some = None if not len(words) else Bitmap(bits[0] if len(words) == 1 else bits)
-        return {"q": fdes, "k": min(c, contents.ntotal), "plan": plan, "filter": some}
+        return {"k": min(c, contents.ntotal), "plan": plan, "filter": some}
 
 
 def _unranked(plan: Any, candidates: int | None) -> tuple[Any, int | None]:

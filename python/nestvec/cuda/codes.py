@@ -15,14 +15,13 @@ from ..ids import Run
 from ..plan import Step
 from ..planes import BLOCK, level_starts, level_widths, padded
 from .device import Device, DeviceArray
-from .lists import Best, Lists, buffer, rounds
+from .lists import FEW, Best, Lists, buffer, rounds
 from .resident import Placed
 
 Array = npt.NDArray[Any]
 
 GROUP = 1024  # queries per pass, at most
 PLACES = 2**24  # in the lists, or in the histograms, of all queries of a pass
-FEW = 8  # queries so few that rounds are what takes time: fewer of them, and longer lists
 # rows of the first round at most, how many times as many the next one leaves behind, rows of a list at least
 FOR_FEW, FOR_MANY = (4096, 32, 2**15), (1024, 8, 8192)
 SAMPLED = 8  # times k: rows of the first round, too

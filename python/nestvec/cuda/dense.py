@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from .. import arrays
+from ..collection import frozen
 from ..ids import Run
 from ..plan import Step, staged
 from ..planes import BLOCK, padded
@@ -17,7 +18,7 @@ from ..search import Part
 from . import halves
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
-from .lists import RESULTS, Best, Lists, Names, buffer, rounds
+from .lists import FEW, RESULTS, Best, Lists, Names, buffer, rounds
 from .planes import Plane, source_of
 from .plans import Planned, needed, queries_at_once
 from .queries import Frame, Packed, Through, asked, refuse_bad
@@ -32,7 +33,6 @@ Array = npt.NDArray[Any]
 GROUP = 1024  # queries per pass: what lists take
 ROOM = 8192  # rows of a list, at least
 FIRST = 4096  # rows of the first round, whose best make the first thresholds
-FEW = 8  # queries so few that rounds are what takes time: fewer of them
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
@@ -85,7 +85,7 @@ class CudaNestedIndex:
     def __init__(self, index: NestedIndex, device: Device) -> None:
         if index.ntotal == 0:
             raise ValueError(f"the index is empty; add vectors before it is copied to {device.name}")
-        self._index = index.twin()
+        self._index = frozen(index)
         contents = self._index._contents
         parts = [Part(segment, 0, n) for _, segment, n in self._index._reader_parts(contents)]
         with device.active():
@@ -95,6 +95,8 @@ class CudaNestedIndex:
             self._frame = Frame(contents.frame, device)
             transform = self._index.transform
             self._through = None if transform is None else Through(transform, device)
+            alive = self._index._chosen(contents, 1, None)
+            self._alive = self._resident.allowed(alive, None)
             device.wait()
 
     @property
@@ -197,14 +199,16 @@ class CudaNestedIndex:
             if check:
                 refuse_bad(found, index, q, dims, order)
             steps = self._steps(staged(chosen, len(found.values), self.ntotal), count, dims)
-            parts = index._chosen(index._contents, len(found.values), filter)
+            parts = [] if filter is None else index._chosen(index._contents, len(found.values), filter)
             results = Results(self._device, len(found.values), k, self.metric, found.bad, order)
             group = queries_at_once(steps, self._resident.n) if steps else GROUP
             for first in range(0, len(found.values), group):
                 last = min(first + group, len(found.values))
                 some = slice(first, last)
                 task = DeviceTask(found.values.rows(first, last), count, dims, self.metric, index.rows or "")
-                allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
+                allowed, step = self._alive
+                if filter is not None:
+                    allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
                 results.put(self._found(task, steps, allowed, step, order), first, last - first)
             self._device.reads(order)
             done_with(q, order)

@@ -8,14 +8,13 @@ import numpy as np
 
 from ..planes import BLOCK, padded
 from .device import DeviceArray
-from .lists import Lists, buffer, rounds
+from .lists import FEW, Lists, buffer, rounds
 
 if TYPE_CHECKING:
     from .dense import Exact
 
 STEP = 32  # dims of queries are filled up to a multiple
 FIRST = 4096  # rows of the first round, whose best make the first thresholds
-FEW = 8  # queries so few that rounds are what takes time: fewer of them
 
 
 def scan(search: Exact, allowed: DeviceArray | None, step: int) -> DeviceArray:

@@ -11,6 +11,7 @@ from ..planes import BLOCK
 from .device import Device, DeviceArray
 
 RESULTS = 2048  # k, at most: `most_results` of the extension
+FEW = 8  # queries so few that rounds are what takes time: fewer of them, and longer lists
 SHARES = 2**21  # results that a search of all rows may leave to be merged
 
 

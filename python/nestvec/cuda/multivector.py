@@ -18,10 +18,12 @@ from ..maxsim import carved
 from ..parallel import threads_for
 from ..plan import Plan, Stage
 from .bags import AskedBags, Documents
-from .device import Device, stream_handle
+from .dense import CudaNestedIndex
+from .device import Device, DeviceArray, stream_handle
+from .encoding import CudaEncoder
 from .foreign import done_with, is_foreign
 from .late import Targets, rank
-from .lists import Names
+from .lists import RESULTS, Names
 from .results import Results
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class CudaMultiVectorIndex:
             self._documents = Documents.stored(device, _parts(contents))
             ids = None if contents.names is None or contents.strings else device.put(contents.names)
             self._names = Names(ids, 0, contents.store.ntotal)
+            self._encoder = CudaEncoder(index.encoder, device)
+            self._encodings = CudaNestedIndex(contents.encodings, device)
             device.wait()
 
     @property
@@ -108,10 +112,10 @@ class CudaMultiVectorIndex:
             Queries of the host, as for `MultiVectorIndex.search`, or an array (m, dim) or (nq, m, dim) of the device,
             or (tokens, offsets).
         k, candidates, carve, exact, plan, recall, filter
-            As for `MultiVectorIndex.search`; k is 2048 at most. Shortlists are made on the CPU and ranked on the
-            device: queries of the device are waited for then, and to be carved.
+            As for `MultiVectorIndex.search`; k is 2048 at most. More candidates than that are listed on the CPU, which
+            waits for queries of the device; so does carving.
         threads : int, optional
-            Of the CPU, for shortlists.
+            Of the CPU, for such shortlists.
         stream : optional
             What the search runs in: a stream of torch, cupy or cuda.core, or its handle. Default: the default stream.
         check : bool
@@ -142,19 +146,29 @@ class CudaMultiVectorIndex:
             words = allowed_words(contents, filter, len(asked), partial(index._slots, contents))
             targets = Targets(None, words if len(words) else None)
             ranked = asked
-            if count is not None or carve is not None:
-                queries = asked.host(order)
             if carve is not None:
-                cut = carved(queries, carve)
+                cut = carved(asked.host(order), carve)
                 ranked = AskedBags.put(cut.tokens.astype(np.float32), cut.offsets, device, order)
             if count is not None:
-                workers = threads_for(threads, len(asked) * contents.store.ntotal * 256)
-                found = index._shortlist(contents, queries, count, ways, words, workers)[1]
-                targets = Targets(device.put(found, order))
+                targets = Targets(self._shortlist(contents, asked, count, ways, words, threads, order))
             results = Results(device, len(asked), k, "ip", None, order)
             rank(self._documents, ranked, targets, self._names, results, order)
             device.reads(order)
             return self._given(results, q, order, stream)
+
+    def _shortlist(
+        self, contents: Contents, asked: AskedBags, count: int, plan: Any, words: Array, threads: int | None, order: int
+    ) -> DeviceArray:
+        """Positions of the candidates of each query."""
+        device, index = self._device, self._index
+        if min(count, self.ntotal) > RESULTS:
+            workers = threads_for(threads, len(asked) * contents.store.ntotal * 256)
+            return device.put(index._shortlist(contents, asked.host(order), count, plan, words, workers)[1], order)
+        offsets = device.put(asked.offsets, order)
+        fdes = self._encoder.encode_on_device(asked.values, offsets, "queries", order)
+        how = index._asked_of(contents, count, plan, words)
+        found: DeviceArray = self._encodings.search(fdes, **how, stream=order, check=False)[1]
+        return found
 
     def _given(self, results: Results, q: Any, order: int, stream: Any) -> tuple[Any, Any]:
         contents, source = self._index._contents, q[0] if isinstance(q, tuple) else q

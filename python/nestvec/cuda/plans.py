@@ -9,7 +9,7 @@ from ..arrays import METRICS
 from ..plan import Step
 from ..planes import BLOCK, padded
 from .device import DeviceArray
-from .lists import RESULTS, Best, Lists, Names, buffer, rounds
+from .lists import FEW, RESULTS, Best, Lists, Names, buffer, rounds
 from .queries import Coded, Frame, encode
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ FIRST = 4096  # rows of the first round, at least
 ROOM = 8192  # rows of a list, at least
 REACHED = 2**14  # rows that may reach a threshold in one round: growth is less where more are kept
 LISTED = 2**28  # bytes of a batch's lists
-FEW = 8  # queries so few that rounds are what takes time: fewer of them
 AHEAD = 256  # rows that a list needs room for besides those kept: what `scan_lost` takes at a time
 RANKED = 512  # blocks that score the lists of a batch, about
 
