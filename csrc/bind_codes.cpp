@@ -229,15 +229,21 @@ void bind_coding(py::module_& m, const Kernels& k) {
           need(bounds.data()[l] > begin, "levels must ascend");
           width += (bounds.data()[l] - begin + 63) / 64 * 64;
         }
-        need(codes.shape(0) == n && codes.shape(1) == width && digits.shape(0) == n && digits.shape(1) <= 8 &&
-                 digits.shape(2) * 64 == width && largest >= 1 && largest <= 127,
+        need(codes.shape(0) == n && (codes.shape(1) == width || codes.shape(1) == 0) && digits.shape(0) == n &&
+                 digits.shape(1) <= 8 && digits.shape(2) * 64 == width && largest >= 1 && largest <= 127,
              "codes must be as wide as the levels, in at most 8 digits");
         need(shifts.size() == n && lifts.size() == n && units.size() == n && offsets.size() == n,
              "shifts, lifts, units and offsets must be (nq,)");
         FloatQueries from{q.data(),      n,    q.shape(1), center.size() ? center.data() : nullptr,
                           bounds.data(), dims, widest,     metric};
-        CodedQueries to{output(codes),  width,         output(digits), digits.shape(1),
-                        output(shifts), output(lifts), output(units),  output(offsets)};
+        CodedQueries to{codes.size() ? output(codes) : nullptr,
+                        width,
+                        output(digits),
+                        digits.shape(1),
+                        output(shifts),
+                        output(lifts),
+                        output(units),
+                        output(offsets)};
         py::gil_scoped_release release;
         k.code_queries(from, largest, shift, to);
       },

@@ -120,7 +120,7 @@ struct FloatQueries {
 };
 
 struct CodedQueries {
-  int8_t* codes;
+  int8_t* codes;  // null: digits alone
   int64_t width;
   uint64_t* digits;  // (n, count, width / 64)
   int64_t count;

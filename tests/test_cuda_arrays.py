@@ -678,7 +678,10 @@ def test_what_is_said_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuda.reason() == "no CUDA device"
 
 
-@pytest.mark.parametrize("make", [lambda: nv.NestedIndex(64), lambda: nv.BinaryIndex(64)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nv.NestedIndex(8), lambda: nv.BinaryIndex(8), lambda: nv.MultiVectorIndex(nv.FixedDimensionalEncoder(8))],
+)
 def test_what_is_said_without_the_extension(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_native", None)
     with pytest.raises(ImportError, match=r"built without CUDA kernels; .* cmake.define.NESTVEC_CUDA=ON"):

@@ -207,7 +207,7 @@ def test_results(device: Any, rng: np.random.Generator, nq: int, found: int, k: 
     from nestvec.cuda.lists import Best
     from nestvec.cuda.results import Results
 
-    scores, ids = -np.sort(-rng.standard_normal((nq, found)) * 1e30), rng.integers(0, 2**60, (nq, found))
+    scores, ids = -np.sort(rng.standard_normal((nq, found)) * 1e30), rng.integers(0, 2**60, (nq, found))
     scores[0, 0] = 1e300
     scores[-1, -1], ids[-1, -1] = -np.inf, -1
     marks = np.zeros(nq + 1, np.int32)

@@ -350,7 +350,7 @@ def test_coded_queries_hold_what_they_say(kind: str, metric: str, backend: Any, 
     places = [*range(3), *range(64, 101)]
     center = rng.standard_normal(90) * abs(q).max() / 10
     for largest, shift, digits in ((15, 1.0, 5), (127, 15.0625, 0)):
-        codes, words = np.empty((40, 192), np.int8), np.empty((40, digits, 3), np.uint64)
+        codes, words = np.zeros((40, 192), np.int8), np.zeros((40, digits, 3), np.uint64)
         shifts, lifts, units, offsets = np.empty(40, np.int64), np.empty(40, np.float32), np.empty(40), np.empty(40)
         given = (q, center if digits else center[:0], bounds, 40, 80, METRICS.index(metric), largest, shift)
         backend.code_queries(*given, codes, words, shifts, lifts, units, offsets)

@@ -13,6 +13,22 @@ void begin_best(const Best& best, int64_t nq, Stream stream) {
   launch(begin_best_kernel, ceil_div<int64_t>(nq * best.k, 256), 256, 0, stream, best, nq * best.k);
 }
 
+static __global__ void list_kernel(Best best, Lists lists) {
+  int64_t query = blockIdx.x;
+  if (threadIdx.x == 0 && best.ids[query * best.k] < 0) lists.counts[query] = 0;
+  for (int64_t i = threadIdx.x; i < best.k; i += blockDim.x) {
+    int64_t row = best.ids[query * best.k + i];
+    lists.rows[query * lists.room + i] = int32_t(row);
+    lists.values[query * lists.room + i] = 0;
+    bool last = i + 1 == best.k || best.ids[query * best.k + i + 1] < 0;
+    if (row >= 0 && last) lists.counts[query] = int32_t(i + 1);
+  }
+}
+
+void list_best(const Best& best, const Lists& lists, int64_t nq, Stream stream) {
+  launch(list_kernel, nq, 256, 0, stream, best, lists);
+}
+
 static __global__ void merge_kernel(Best partial, int64_t shares, const int32_t* only, int size, Best best) {
   int64_t query = blockIdx.x;
   if (only && !only[query]) return;

@@ -48,6 +48,8 @@ __device__ inline void store_best(const Found* found, const Best& best, int64_t 
 }
 
 void begin_best(const Best&, int64_t nq, Stream);
+// Lists of the rows found, where ids are their numbers.
+void list_best(const Best&, const Lists&, int64_t nq, Stream);
 
 // Which queries, of how many rows, into how many shares the rows are cut.
 struct Brute {

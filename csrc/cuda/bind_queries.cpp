@@ -46,20 +46,20 @@ void bind_coding(py::module_& m) {
                   offset.at<double>(nq, "offset"), padded},
                  stream_of(stream));
   });
-  m.def("encode_queries", [](const Buffer& values, int64_t nq, int64_t stride, double largest, double shift,
-                             int64_t dims, int64_t widest, int metric, const Buffer& bounds, int64_t levels,
-                             const py::object& center, const py::object& turned, const Buffer& codes, int64_t width,
-                             const Buffer& shifts, const Buffer& lifts, const Buffer& units, const Buffer& offsets,
-                             const Buffer& work, uintptr_t stream) {
-    need(levels >= 1 && width >= dims && width % 64 == 0 && widest >= dims && widest <= stride, "dims");
-    encode_queries(
-        float_queries(values, nq, stride, dims),
-        {largest, shift, dims, widest, metric, bounds.at<const int64_t>(levels, "bounds"), levels,
-         optional<const double>(center, widest, "center"), optional<const double>(turned, nq * stride, "turned")},
-        {codes.at<int8_t>(nq * width, "codes"), width, shifts.at<int64_t>(nq, "shifts"), lifts.at<float>(nq, "lifts"),
-         units.at<double>(nq, "units"), offsets.at<double>(nq, "offsets"), work.at<double>(nq * dims, "work")},
-        stream_of(stream));
-  });
+  m.def("encode_queries",
+        [](const Buffer& values, int64_t nq, int64_t stride, double largest, double shift, int64_t dims, int64_t widest,
+           int metric, const Buffer& bounds, int64_t levels, const py::object& center, const py::object& turned,
+           const Buffer& codes, int64_t width, const Buffer& shifts, const Buffer& lifts, const Buffer& units,
+           const Buffer& offsets, uintptr_t stream) {
+          need(levels >= 1 && width >= dims && width % 64 == 0 && widest >= dims && widest <= stride, "dims");
+          encode_queries(
+              float_queries(values, nq, stride, dims),
+              {largest, shift, dims, widest, metric, bounds.at<const int64_t>(levels, "bounds"), levels,
+               optional<const double>(center, widest, "center"), optional<const double>(turned, nq * stride, "turned")},
+              {codes.at<int8_t>(nq * width, "codes"), width, shifts.at<int64_t>(nq, "shifts"),
+               lifts.at<float>(nq, "lifts"), units.at<double>(nq, "units"), offsets.at<double>(nq, "offsets")},
+              stream_of(stream));
+        });
   m.def("split_digits",
         [](const Buffer& codes, int64_t nq, int64_t width, int digits, const Buffer& words, uintptr_t stream) {
           need(width % 64 == 0 && digits >= 1 && digits <= 8, "digits");

@@ -1,5 +1,5 @@
 # The extension _cuda: kernels by nvcc, or the same sources by the C++ compiler (device.h). Bindings see no CUDA headers.
-set(cuda_kernels memory lists best exact scan simhash fde fitted convert queries bits nearest halves bags maxsim maxsim_exact maps)
+set(cuda_kernels memory lists best exact scan signs simhash fde fitted convert queries bits nearest halves bags maxsim maxsim_exact maps)
 set(cuda_bindings bind bind_dense bind_fde bind_dlpack bind_queries bind_bits bind_halves bind_maxsim)
 option(NESTVEC_CUDA_PROBE "Bind what tests try kernels' building blocks by; EMULATED always does" OFF)
 if(NESTVEC_CUDA STREQUAL "EMULATED" OR NESTVEC_CUDA_PROBE)

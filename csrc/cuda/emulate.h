@@ -35,6 +35,10 @@ struct alignas(8) int2 {
   int x, y;
 };
 
+struct alignas(16) ulonglong2 {
+  unsigned long long x, y;
+};
+
 namespace emulated {
 
 using Where = std::source_location;
@@ -171,6 +175,11 @@ T atomicExch(T* target, T value) {
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+inline unsigned __brev(unsigned x) {
+  unsigned result = 0;
+  for (int i = 0; i < 32; i++) result |= (x >> i & 1) << (31 - i);
+  return result;
+}
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 template <class T>

@@ -110,6 +110,32 @@ void rescore(const Lists& lists, const Vectors& v, const Units& units, const Nam
   });
 }
 
+// One block a share of a query's list.
+template <class Scorer>
+__global__ void rank_kernel(Scorer scorer, Lists lists, Naming naming, int64_t shares, Best best) {
+  int64_t query = blockIdx.x / shares, share = blockIdx.x % shares, count = lists.counts[query];
+  Found* found = shared_memory<Found>();
+  int k = int(best.k);
+  for (int i = threadIdx.x; i < k; i += SELECTORS) found[i] = NOTHING_FOUND;
+  int64_t first = count * share / shares, last = count * (share + 1) / shares;
+  for (; first < last; first += TODO)
+    score_and_sort(scorer, query, lists.rows + query * lists.room + first, int(min(last - first, int64_t(TODO))), k,
+                   naming, found);
+  __syncthreads();
+  store_best(found, best, blockIdx.x);
+}
+
+void rank_lists(const Lists& lists, const Vectors& v, const Naming& naming, int64_t shares, const Best& partial,
+                const Best& best, int64_t nq, Stream stream) {
+  int size = 2;
+  while (size < best.k + TODO) size *= 2;
+  with_type(v.type, v, [&](auto scorer) {
+    launch(rank_kernel<decltype(scorer)>, nq * shares, SELECTORS, size * sizeof(Found), stream, scorer, lists, naming,
+           shares, shares > 1 ? partial : best);
+  });
+  if (shares > 1) merge_best(partial, shares, nullptr, best, nq, stream);
+}
+
 void top_k_of_rows(const Vectors& v, const Brute& brute, const Best& partial, const Best& best, int64_t nq,
                    Stream stream) {
   with_type(v.type, v, [&](auto scorer) { brute_top_k(scorer, brute, nq, partial, best, stream); });

@@ -22,6 +22,9 @@ struct Units {
 
 // Scores listed rows whose value reaches the threshold, the most promising first; the lists are empty afterwards.
 void rescore(const Lists&, const Vectors&, const Units&, const Naming&, const Best&, int64_t nq, Stream);
+// Scores all listed rows; each list is cut into shares, (nq, shares, k) of `partial`, which one share does not need.
+void rank_lists(const Lists&, const Vectors&, const Naming&, int64_t shares, const Best& partial, const Best&,
+                int64_t nq, Stream);
 // The k best of all rows, for queries that `brute` names; partial: (nq, shares, k).
 void top_k_of_rows(const Vectors&, const Brute&, const Best& partial, const Best&, int64_t nq, Stream);
 

@@ -17,16 +17,12 @@ void begin_lists(const Lists& lists, int64_t nq, float least, Stream stream) {
 static __global__ void keep_kernel(Lists lists, int64_t keep) {
   int64_t query = blockIdx.x;
   int count = lists.counts[query];
-  int32_t* rows = lists.rows + query * lists.room;
-  float* values = lists.values + query * lists.room;
   if (count < keep) return;  // the threshold stays: fewer than wanted reached it
-  auto key = [=](int i) { return key_of(values[i], rows[i]); };
-  uint64_t least = select_key(count, int(keep), key);
+  float least = keep_of_list(lists, query, count, int(keep));
   if (threadIdx.x == 0) {
     lists.counts[query] = int(keep);
-    lists.thresholds[query] = unordered(uint32_t(least >> 32));
+    lists.thresholds[query] = least;
   }
-  compact(lists, query, count, [=](int i) { return key(i) >= least; });
 }
 
 void keep_best(const Lists& lists, int64_t nq, int64_t keep, Stream stream) {

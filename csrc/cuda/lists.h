@@ -56,6 +56,17 @@ __device__ int compact(const Lists& lists, int64_t query, int count, Wanted want
   return kept;
 }
 
+// Leaves the `keep` best of `count` entries, 1 to `count`, by such a block; what they reach at least.
+__device__ inline float keep_of_list(const Lists& lists, int64_t query, int count, int keep) {
+  const int32_t* rows = lists.rows + query * lists.room;
+  const float* values = lists.values + query * lists.room;
+  auto key = [=](int i) { return key_of(values[i], rows[i]); };
+  uint64_t least = select_key(count, keep, key);
+  compact(lists, query, count, [=](int i) { return key(i) >= least; });
+  uint32_t bits = uint32_t(least >> 32), lowest = ordered(-INFINITY);  // digits that were not looked at are 0
+  return unordered(bits > lowest ? bits : lowest);
+}
+
 // Leaves the `keep` best of each list (of equal values the smallest rows), sets the threshold to the least of them.
 void keep_best(const Lists&, int64_t nq, int64_t keep, Stream);
 // Clears counts, sets `lost` to 0 and thresholds to `least`.

@@ -2,8 +2,8 @@
 // straight from memory to registers, query tokens columns, split and laid out once, from shared memory. Lanes read 16
 // consecutive bytes, so that a fragment's dims are in another order than its depth: in the same one for both factors.
 //
-// A token of 128 float16 dims is 256 bytes, 32 of them with 32 query tokens are 8 kB of shared memory and 64 products of
-// 4096: a multiprocessor takes 550 cycles to read the rows, 64 for the columns and 105 for the products of one part.
+// A token of 128 float16 dims is 256 bytes, 32 of them with 32 query tokens are 8 kB of shared memory and 64 products
+// of 4096: a multiprocessor takes 550 cycles to read the rows, 64 for the columns and 105 for the products of one part.
 #include "maxsim.h"
 #include "tokens.h"
 

@@ -14,9 +14,9 @@ __device__ inline double fold(double lane) {
   return lane;
 }
 
-// Unsigned numbers that order as the floats do; NaN never occurs.
+// Unsigned numbers that order as the floats do: zeros of both signs are one. NaN never occurs.
 __device__ inline uint32_t ordered(float value) {
-  uint32_t bits = __float_as_uint(value);
+  uint32_t bits = __float_as_uint(value + 0.0f);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 

@@ -94,16 +94,6 @@ __global__ void __launch_bounds__(THREADS)
   to.offset[query] = metric == L2 ? 0.5 * norm * norm * step : 0.0;
 }
 
-// In the order of dims, as kernels/coding.py adds; only the first thread gets the sum.
-__device__ double sum_in_order(const double* values, int64_t count) {
-  double sum = 0;
-  __syncthreads();
-  if (threadIdx.x == 0)
-    for (int64_t j = 0; j < count; j++) sum += values[j];
-  __syncthreads();
-  return sum;
-}
-
 struct Value {
   const float* plain;
   const double *turned, *center;
@@ -112,6 +102,7 @@ struct Value {
 };
 
 __global__ void __launch_bounds__(THREADS) encode_kernel(FloatQueries queries, Encoding how, Encoded to) {
+  __shared__ double squares[CHUNK], products[CHUNK];
   int64_t query = blockIdx.x;
   bool l2 = how.metric == L2;
   Value value = {queries.values + query * queries.stride, how.turned ? how.turned + query * queries.stride : nullptr,
@@ -122,30 +113,37 @@ __global__ void __launch_bounds__(THREADS) encode_kernel(FloatQueries queries, E
     most = most < size ? size : most;
   }
   double largest = largest_of(most), step = (largest == 0 ? 1.0 : largest) / how.largest;
-  double* work = to.work + query * how.dims;
+  double square = 0, product = 0;  // of thread 0
   int64_t sum = 0, at = 0, below = 0;
   for (int64_t level = 0; level < how.levels; level++) {
     int64_t width = ceil_div<int64_t>(how.bounds[level] - below, ALIGN) * ALIGN;
     int64_t end = how.bounds[level] < how.dims ? how.bounds[level] : how.dims;
-    for (int64_t i = threadIdx.x; i < width; i += THREADS) {
-      int code = 0;
-      if (below + i < end) {
-        double used = value.shifted(below + i);
-        code = int(rint(used / step));
-        work[below + i] = used * used;
+    for (int64_t first = below; first < below + width; first += CHUNK) {
+      int room = int(below + width - first < CHUNK ? below + width - first : CHUNK);
+      int count = int(end - first < room ? (end > first ? end - first : 0) : room);
+      for (int i = threadIdx.x; i < room; i += THREADS) {
+        int code = 0;
+        if (i < count) {
+          double used = value.shifted(first + i);
+          code = int(rint(used / step));
+          squares[i] = used * used;
+          products[i] = how.center ? value.source(first + i) * how.center[first + i] : 0;
+        }
+        to.codes[query * to.width + at + first - below + i] = int8_t(code);
+        sum += code;
       }
-      to.codes[query * to.width + at + i] = int8_t(code);
-      sum += code;
+      __syncthreads();
+      if (threadIdx.x == 0)
+        for (int i = 0; i < count; i++) {
+          square += squares[i];
+          product += products[i];
+        }
+      __syncthreads();
     }
     at += width;
     below = how.bounds[level];
   }
   sum = sum_of(sum);
-  double square = how.metric == IP ? 0 : sum_in_order(work, how.dims), product = 0;
-  if (how.center && !l2) {
-    for (int64_t j = threadIdx.x; j < how.dims; j += THREADS) work[j] = value.source(j) * how.center[j];
-    product = sum_in_order(work, how.dims);
-  }
   if (threadIdx.x != 0) return;
   double lift = 0, unit = step, offset = product;
   if (l2) {
@@ -153,9 +151,8 @@ __global__ void __launch_bounds__(THREADS) encode_kernel(FloatQueries queries, E
     unit = 2 * step;
     offset = -square;
   } else if (how.metric == COSINE) {
-    double norm = sqrt(square);
     lift = product / step;
-    unit = norm > 0 ? step / norm : 0.0;
+    unit = square > 0 ? step / sqrt(square) : 0.0;
     offset = 0;
   }
   constexpr double LIMIT = 0x1.fffffep127;

@@ -1,4 +1,4 @@
-// Queries as scans read them: bit for bit what python/nestvec/kernels/pack.py and coding.py make.
+// Queries as scans read them: bit for bit what python/nestvec/kernels/pack.py and kernels/coding.py make.
 #pragma once
 #include "maps.h"
 
@@ -15,7 +15,7 @@ struct PackedQueries {
 };
 void pack_queries(const FloatQueries&, const int64_t* bounds, int64_t levels, int metric, const PackedQueries&, Stream);
 
-// coding.py: encode, for a code whose largest value is `largest`, and `shift` of the sum of a query's codes.
+// kernels/coding.py: code_queries, but for digits.
 struct Encoding {
   double largest, shift;
   int64_t dims, widest;
@@ -31,7 +31,6 @@ struct Encoded {
   int64_t* shifts;
   float* lifts;
   double *units, *offsets;
-  double* work;  // (nq, dims)
 };
 void encode_queries(const FloatQueries&, const Encoding&, const Encoded&, Stream);
 // The low digits of codes (nq, width), one bit a dim, the first dim highest: (nq, digits, width / 64).

@@ -53,8 +53,8 @@ def encode(queries: Array, code: str, dims: int, widest: int, frame: Frame) -> C
     """
     count, signs = len(queries), code == "b1"
     width = total_width(frame.bounds[: frame.bounds.searchsorted(dims) + 1], 64)
-    codes = np.empty((count, width), np.int8)
-    digits = np.empty((count, DIGITS if signs else 0, width // 64), np.uint64)
+    codes = np.zeros((count, 0 if signs else width), np.int8)
+    digits = np.zeros((count, DIGITS if signs else 0, width // 64), np.uint64)
     shifts, lifts = np.empty(count, np.int64), np.empty(count, np.float32)
     units, offsets = np.empty(count), np.empty(count)
     for some in slices.steps(count, queries.shape[1], ENCODED):

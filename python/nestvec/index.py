@@ -287,7 +287,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             scores, ids = top_k(parts, task, bounds, threads_for(threads, work))
         else:
-            steps = self._steps(plan, task, contents)
+            steps = self._steps(plan, task.k, task.dims, contents.ntotal)
             run = run_plan(parts, steps, task, contents.frame, threads_for(threads, work // 16))
             scores, ids = run.scores, run.ids
         return as_results(scores, ids, k, self._metric)
@@ -397,7 +397,7 @@ class NestedIndex(Container[Segment]):
         if plan is None:
             report, least = explain_exact(parts, task, bounds)
             return certified(report, parts, task, bounds, least)
-        return run_plan(parts, self._steps(plan, task, contents), task, contents.frame, 1).report()
+        return run_plan(parts, self._steps(plan, task.k, task.dims, contents.ntotal), task, contents.frame, 1).report()
 
     @reading
     def estimate(self, q: Any, ids: Any, *, code: str = "b1", dims: int | None = None) -> tuple[Array, Array]:
@@ -560,8 +560,8 @@ class NestedIndex(Container[Segment]):
         level = int(self._bounds.searchsorted(dims))
         return self._bounds[: level + 1] if self._bounds[level] == dims else None
 
-    def _steps(self, plan: Any, task: Task, contents: Contents[Segment]) -> tuple[Step, ...]:
-        steps = resolve(plan, task.k, task.dims, contents.ntotal, self._bounds, self._codes, self._row_type)
+    def _steps(self, plan: Any, k: int, dims: int, total: int) -> tuple[Step, ...]:
+        steps = resolve(plan, k, dims, total, self._bounds, self._codes, self._row_type)
         for step in steps:
             self._refuse_cut(step.code, step.dims)
         return steps

@@ -70,12 +70,16 @@ class Task:
     row_type: str
 
 
-def no_results(queries: int, k: int) -> tuple[Array, Array]:
-    """Scores and ids of heaps that hold nothing yet."""
-    scores, ids = np.empty((queries, k)), np.empty((queries, k), np.int64)
+def emptied(scores: Array, ids: Array) -> tuple[Array, Array]:
+    """Heaps that then hold nothing."""
     scores.fill(-np.inf)
     ids.fill(-1)
     return scores, ids
+
+
+def no_results(queries: int, k: int) -> tuple[Array, Array]:
+    """Heaps of float64 scores and int64 ids that hold nothing."""
+    return emptied(np.empty((queries, k)), np.empty((queries, k), np.int64))
 
 
 class Heaps:
@@ -440,7 +444,7 @@ def as_results(scores: Array, ids: Array, k: int, metric: str) -> tuple[Array, A
     """Results in any order, which are changed, as `NestedIndex.search` gives them: best first, padded to k columns."""
     count, n = scores.shape
     values, sign = np.empty((count, n), np.float32), -1.0 if metric == "l2" else 1.0
-    for some in slices.steps(count, n, slices.SORTED):
+    for some in slices.steps(count, n, slices.SORTED) if n else ():
         backends.current().order_best(scores[some], ids[some], sign, values[some])
     if n == k:
         return values, ids

@@ -17,7 +17,7 @@ from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, allowed_rows, padded, spread
-from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Part, Task, no_results, split_rows, top_k
+from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Part, Task, emptied, no_results, split_rows, top_k
 
 Array = npt.NDArray[Any]
 
@@ -92,20 +92,21 @@ class Run:
         ]
         self.row_bytes = [self._row_bytes(step) for step in steps]
         self.rows, self.seconds = [0] * len(steps), [0.0] * len(steps)  # of each stage, over all queries
-        self.scores, self.ids = no_results(len(task.queries), task.k)
+        self.scores = np.empty((len(task.queries), task.k))
+        self.ids = np.empty(self.scores.shape, np.int64)
         self.shared = self._reach(0) if all(len(part.allowed) <= 1 for part in parts) else None
 
     def search(self, query: int, threads: int) -> None:
         """Find the k best rows for one query."""
         begun = perf_counter()
-        reach = self.shared or self._reach(query)
-        found = NO_ROWS
+        own = slice(query, query + 1)
+        answer = emptied(self.scores[own], self.ids[own])
+        found, reach = NO_ROWS, self.shared or self._reach(query)
         for number, step in enumerate(self.steps):
             last = number == len(self.steps) - 1
             self.rows[number] += len(found) if number else reach.total
             if step.code == "raw":
-                own = slice(query, query + 1)
-                best = (self.scores[own], self.ids[own]) if last else no_results(1, step.keep)
+                best = answer if last else no_results(1, step.keep)
                 if number:
                     self._raw(query, step, found, best, named=last)
                 else:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .. import arrays, slices
 from ..bitplans import bit_steps
 from ..bits import below_thresholds, checked_pair
+from ..collection import frozen
 from ..ids import Run
 from ..plan import staged
 from ..planes import BLOCK, level_widths, padded
@@ -41,7 +42,7 @@ class CudaBinaryIndex:
     def __init__(self, index: BinaryIndex, device: Device) -> None:
         if index.ntotal == 0:
             raise ValueError(f"the index is empty; add codes before it is copied to {device.name}")
-        self._index = index.twin()
+        self._index = frozen(index)
         parts = self._parts(None, 0)
         self._runs = runs = [Run(0, part.last, part.ids, part.base) for part in parts]
         with device.active():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +15,7 @@ from ..ids import Run
 from ..plan import Step
 from ..planes import BLOCK, level_starts, level_widths, padded
 from .device import Device, DeviceArray
-from .lists import Best, Lists, buffer
+from .lists import Best, Lists, buffer, rounds
 from .resident import Placed
 
 Array = npt.NDArray[Any]
@@ -79,19 +78,6 @@ def _ranks(runs: Sequence[Run], firsts: Sequence[int], capacity: int) -> Array |
     ranks = np.zeros(capacity, np.int32)
     ranks[rows[np.argsort(ids, kind="stable")]] = np.arange(len(ids), dtype=np.int32)
     return ranks
-
-
-def rounds(n: int, first: int, growth: int) -> list[tuple[int, int]]:
-    """Strides of a scan in rounds, and which of those blocks the rounds before have scanned.
-
-    The first round takes at most `first` rows, evenly spread; each round after it leaves `growth` times as many behind.
-    """
-    blocks, sample = -(-n // BLOCK), max(first // BLOCK, 1)
-    count = max(math.ceil(math.log(max(blocks / sample, 1), growth) - 1e-9), 0)
-    step = 2
-    while sample * step**count < blocks:
-        step += 1
-    return [(step**i, step if i < count else 0) for i in range(count, -1, -1)]
 
 
 @dataclass(frozen=True)

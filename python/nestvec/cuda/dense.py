@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import arrays
 from ..ids import Run
-from ..planes import BLOCK, OVERREAD, level_starts, level_widths, padded
+from ..plan import Step, staged
+from ..planes import BLOCK, padded
 from ..search import Part
 from . import halves
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
-from .lists import RESULTS, Best, Lists, buffer
-from .queries import Packed, Through, asked, refuse_bad
+from .lists import RESULTS, Best, Lists, Names, buffer, rounds
+from .planes import Plane, source_of
+from .plans import Planned, needed, queries_at_once
+from .queries import Frame, Packed, Through, asked, refuse_bad
 from .resident import Placed
 from .results import Results
 
@@ -37,34 +39,30 @@ TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 class Resident(Placed):
     """Rows and planes of all parts of an index, one behind the other in blocks of 64."""
 
-    def __init__(self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None) -> None:
-        segments = [part.segment for part in parts]
+    def __init__(
+        self, device: Device, parts: Sequence[Part], bounds: Array, row_type: str | None, codes: Sequence[str]
+    ) -> None:
         super().__init__(device, [Run(0, part.last, part.segment.ids, part.segment.base) for part in parts])
-        self.bounds = bounds
-        self.ends = device.put(bounds)
-        self.row_type = row_type
+        self.bounds, self.ends, self.row_type = bounds, device.put(bounds), row_type
         if row_type is not None:
-            self.rows = device.empty((self.capacity, int(bounds[-1])), segments[0].rows.dtype)
+            self.rows = device.empty((self.capacity, int(bounds[-1])), parts[0].segment.rows.dtype)
             for part, first in zip(parts, self.firsts, strict=False):
                 self.rows.write(part.segment.rows[: part.last], first * int(bounds[-1]))
-        if segments and len(segments[0].codes):
-            self._put_bytes(parts)
+        self.planes: dict[str, Plane] = {}
+        for code in codes:
+            pieces = [
+                (source_of(part.segment, code), first, padded(part.last, BLOCK))
+                for part, first in zip(parts, self.firsts, strict=False)
+            ]
+            self.planes[code] = Plane(device, code, pieces, self.capacity, bounds, self.ends)
 
-    def _put_bytes(self, parts: Sequence[Part]) -> None:
-        widths = level_widths(self.bounds, 4)
-        starts = level_starts(widths, self.capacity)
-        self.codes = self.device.empty(self.capacity * int(widths.sum()) + OVERREAD, np.uint8)
-        self.stats = self.device.empty((3 * len(widths), self.capacity), np.float32)
-        for part, first in zip(parts, self.firsts, strict=False):
-            segment, size = part.segment, padded(part.last, BLOCK)
-            for start, own, width in zip(starts.tolist(), segment.starts.tolist(), widths.tolist(), strict=True):
-                self.codes.write(segment.codes[own : own + size * width], start + first * width)
-            for number in range(len(self.stats)):
-                self.stats.write(segment.stats[number, :size], number * self.capacity + first)
-        self.starts = self.device.put(starts)
-        self.plane = self.device.native.Plane(
-            self.codes.buffer, self.starts.buffer, self.ends.buffer, self.stats.buffer, None, len(widths), self.capacity
-        )
+    def vectors(self, queries: DeviceArray, dims: int, metric: str) -> Any:
+        """Queries and stored rows, as kernels that score them exactly take them."""
+        assert self.row_type is not None
+        return self.device.native.Vectors(
+            queries.buffer, len(queries), queries.shape[1], self.rows.buffer, self.n, int(self.bounds[-1]),
+            TYPES[self.row_type], dims, arrays.METRICS[metric],
+        )  # fmt: skip
 
 
 def held_bytes(parts: Sequence[Part]) -> int:
@@ -93,7 +91,8 @@ class CudaNestedIndex:
         with device.active():
             self._device = device = device.with_stream()
             device.require(held_bytes(parts), "the index")
-            self._resident = Resident(device, parts, self._index._bounds, self._index.rows)
+            self._resident = Resident(device, parts, self._index._bounds, self._index.rows, self._index.codes)
+            self._frame = Frame(contents.frame, device)
             transform = self._index.transform
             self._through = None if transform is None else Through(transform, device)
             device.wait()
@@ -141,7 +140,16 @@ class CudaNestedIndex:
         return CudaNestedIndex(self._index, Device.after(device, stream))
 
     def search(
-        self, q: Any, k: int, *, dims: int | None = None, filter: Any = None, stream: Any = None, check: bool = True
+        self,
+        q: Any,
+        k: int,
+        *,
+        dims: int | None = None,
+        plan: Any = None,
+        recall: float | None = None,
+        filter: Any = None,
+        stream: Any = None,
+        check: bool = True,
     ) -> tuple[Any, Any]:
         """The k best rows for each query, as `NestedIndex.search` finds them.
 
@@ -150,8 +158,9 @@ class CudaNestedIndex:
         q : (nq, d) array
             Of the host, or of the device (`DeviceArray`, torch, cupy, jax, and what else has ``__dlpack__`` or
             ``__cuda_array_interface__``), of any type that `NestedIndex.search` takes.
-        k, dims, filter
-            As for `NestedIndex.search`; k is 2048 at most.
+        k, dims, plan, recall, filter
+            As for `NestedIndex.search`; k is 2048 at most, and so is what a stage of stored rows keeps for another
+            stage. What `recall` needs is tuned on the CPU.
         stream : optional
             What the search runs in: a stream of torch, cupy or cuda.core, or its handle. Default: the default stream.
             It waits for what made `q`.
@@ -176,7 +185,9 @@ class CudaNestedIndex:
             If the device has too little for the search.
         """
         index, k, order = self._index, arrays.result_count(k), stream_handle(stream)
-        index._refuse_rowless("exact search")
+        chosen = index._stages(plan, recall, k, dims, None)
+        if chosen is None:
+            index._refuse_rowless("exact search")
         dims = index._width(dims)
         count = min(k, self.ntotal)
         if count > RESULTS:
@@ -185,18 +196,37 @@ class CudaNestedIndex:
             found = asked(index, self._through, q, dims, self._device, order)
             if check:
                 refuse_bad(found, index, q, dims, order)
+            steps = self._steps(staged(chosen, len(found.values), self.ntotal), count, dims)
             parts = index._chosen(index._contents, len(found.values), filter)
             results = Results(self._device, len(found.values), k, self.metric, found.bad, order)
-            for first in range(0, len(found.values), GROUP):
-                last = min(first + GROUP, len(found.values))
+            group = queries_at_once(steps, self._resident.n) if steps else GROUP
+            for first in range(0, len(found.values), group):
+                last = min(first + group, len(found.values))
                 some = slice(first, last)
                 task = DeviceTask(found.values.rows(first, last), count, dims, self.metric, index.rows or "")
                 allowed, step = self._resident.allowed([part.of_queries(some) for part in parts], order)
-                best = Exact(self._resident, task, order).run(index._ends(dims), allowed, step)
-                results.put(best, first, last - first)
+                results.put(self._found(task, steps, allowed, step, order), first, last - first)
             self._device.reads(order)
             done_with(q, order)
             return results.given(q, stream) if is_foreign(q) else results.numpy()
+
+    def _steps(self, plan: Any, k: int, dims: int) -> list[Step]:
+        """Of a plan; none: exact search."""
+        return [] if plan is None else needed(self._index._steps(plan, k, dims, self.ntotal), self.ntotal)
+
+    def _found(
+        self, task: DeviceTask, steps: Sequence[Step], allowed: DeviceArray | None, step: int, stream: int
+    ) -> Best:
+        """The best of a batch of queries."""
+        index, resident = self._index, self._resident
+        if not steps:
+            return Exact(resident, task, stream).run(index._ends(task.dims), allowed, step)
+        head, found = steps[0], None
+        if head.code == "raw":  # named by row numbers, where other stages go on with them
+            names = resident.names if len(steps) == 1 else Names(None, 0, resident.n)
+            first = replace(task, k=head.keep, dims=head.dims)
+            found = Exact(resident, first, stream, names).run(index._ends(head.dims), allowed, step)
+        return Planned(resident, steps, task, self._frame, stream).run(allowed, step, found)
 
 
 @dataclass(frozen=True)
@@ -213,15 +243,13 @@ class DeviceTask:
 class Exact:
     """Certified exact search of a batch of queries that are on the device."""
 
-    def __init__(self, resident: Resident, task: DeviceTask, stream: int) -> None:
+    def __init__(self, resident: Resident, task: DeviceTask, stream: int, names: Names | None = None) -> None:
         self.resident, self.task, self.stream = resident, task, stream
+        self.names = names or resident.names
         self.device, self.native = resident.device, resident.device.native
         self.queries = task.queries
         self.nq = len(self.queries)
-        self.vectors = self.native.Vectors(
-            self.queries.buffer, self.nq, self.queries.shape[1], resident.rows.buffer, resident.n,
-            int(resident.bounds[-1]), TYPES[task.row_type], task.dims, arrays.METRICS[task.metric],
-        )  # fmt: skip
+        self.vectors = resident.vectors(self.queries, task.dims, task.metric)
         self.best = Best(self.device, self.nq, task.k, stream)
 
     def run(self, bounds: Array | None, allowed: DeviceArray | None, step: int) -> Best:
@@ -236,22 +264,19 @@ class Exact:
     def _scan(self, bounds: Array, allowed: DeviceArray | None, step: int) -> DeviceArray:
         task, resident, stream = self.task, self.resident, self.stream
         packed = Packed.of(self.queries, bounds, resident.ends, task.metric, stream)
-        at, rows = 0, padded(max(FIRST, 8 * task.k), BLOCK)
-        lists = Lists(self.device, self.nq, max(ROOM, rows), stream)
-        growth = 32 if self.nq <= FEW else 8
-        while at < resident.n:
-            end = min(at + rows, resident.n)
+        first = padded(max(FIRST, 8 * task.k), BLOCK)
+        lists = Lists(self.device, self.nq, max(ROOM, first), stream)
+        for stride, skip in rounds(resident.n, first, 32 if self.nq <= FEW else 8):
             self.native.scan_certified(
-                resident.plane, packed.native, len(bounds), arrays.METRICS[task.metric], at, end, buffer(allowed), step,
-                lists.native, stream,
+                resident.planes["i8"].native, packed.native, len(bounds), arrays.METRICS[task.metric], resident.n,
+                stride, skip, buffer(allowed), step, lists.native, stream,
             )  # fmt: skip
             self.rescore(lists, packed.multiply, packed.offset)
-            at, rows = end, rows * growth
         return lists.lost
 
     def rescore(self, lists: Lists, multiply: DeviceArray | None, offset: DeviceArray | None) -> None:
         """Score what is listed, and empty the lists; `multiply` and `offset` make thresholds of scores."""
-        names, best = self.resident.names, self.best
+        names, best = self.names, self.best
         self.native.rescore(
             lists.native, self.vectors, buffer(multiply), buffer(offset), buffer(names.ids), names.base, names.n,
             best.scores.buffer, best.ids.buffer, best.k, self.stream,
@@ -259,7 +284,7 @@ class Exact:
 
     def _score_all(self, lost: DeviceArray | None, allowed: DeviceArray | None, step: int) -> None:
         """The k best of all rows: for all queries, or for those whose lists had no room."""
-        names, n, best = self.resident.names, self.resident.n, self.best
+        names, n, best = self.names, self.resident.n, self.best
         shares = Best.shares(self.nq, best.k, n)
         partial = Best(self.device, self.nq * shares, best.k, self.stream)
         self.native.top_k_of_rows(

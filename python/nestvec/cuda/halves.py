@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..planes import BLOCK, padded
 from .device import DeviceArray
-from .lists import Lists, buffer
+from .lists import Lists, buffer, rounds
 
 if TYPE_CHECKING:
     from .dense import Exact
@@ -59,16 +58,3 @@ class Halved:
         self.search.native.scan_halves(
             self.search.vectors, self._native, stride, skip, buffer(allowed), step, lists.native, self.search.stream
         )
-
-
-def rounds(n: int, first: int, growth: int) -> list[tuple[int, int]]:
-    """Blocks of 64 rows in rounds: every `stride`-th one, less each `skip`-th of those, which earlier rounds took.
-
-    The first round takes up to `first` rows, each one after it leaves up to `growth` times as many taken as before.
-    """
-    blocks, least = -(-n // BLOCK), max(first // BLOCK, 1)
-    count = max(math.ceil(math.log(max(blocks / least, 1), growth) - 1e-9), 0)
-    factor = 2
-    while least * factor**count < blocks:
-        factor += 1
-    return [(factor**i, factor if i < count else 0) for i in range(count, -1, -1)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from ..planes import BLOCK
 from .device import Device, DeviceArray
 
 RESULTS = 2048  # k, at most: `most_results` of the extension
@@ -41,6 +43,19 @@ class Lists:
             self.native, k, buffer(units), buffer(offsets), buffer(names.ids), names.base, names.n, best.scores.buffer,
             best.ids.buffer, self.stream,
         )  # fmt: skip
+
+
+def rounds(n: int, first: int, growth: int) -> list[tuple[int, int]]:
+    """Blocks of 64 rows in rounds: every `stride`-th one, less each `skip`-th of those, which earlier rounds took.
+
+    The first round takes up to `first` rows, each one after it leaves up to `growth` times as many taken as before.
+    """
+    blocks, least = -(-n // BLOCK), max(first // BLOCK, 1)
+    count = max(math.ceil(math.log(max(blocks / least, 1), growth) - 1e-9), 0)
+    factor = 2
+    while least * factor**count < blocks:
+        factor += 1
+    return [(factor**i, factor if i < count else 0) for i in range(count, -1, -1)]
 
 
 class Names:

@@ -179,8 +179,8 @@ class Packed:
             width, sums.buffer, stats.buffer, size, multiply.buffer, offset.buffer, stream,
         )  # fmt: skip
         native = device.native.Queries(
-            codes.buffer, count, width, sums.buffer, stats.buffer, size, levels, None, None
-        )  # fmt: skip
+            codes.buffer, count, width, sums.buffer, stats.buffer, size, levels, None, None, None
+        )
         return cls(codes, sums, stats, multiply, offset, native)
 
 
@@ -203,6 +203,7 @@ class Coded:
     lifts: DeviceArray  # (nq,) float32
     units: DeviceArray  # (nq,) float64
     offsets: DeviceArray  # (nq,) float64
+    native: Any  # what scans take
 
 
 def encode(queries: DeviceArray, code: str, dims: int, widest: int, frame: Frame, stream: int) -> Coded:
@@ -215,15 +216,17 @@ def encode(queries: DeviceArray, code: str, dims: int, widest: int, frame: Frame
     codes = device.empty((count, width), np.int8, stream)
     shifts, lifts = device.empty(count, np.int64, stream), device.empty(count, np.float32, stream)
     units, offsets = device.empty(count, np.float64, stream), device.empty(count, np.float64, stream)
-    work = device.empty((count, dims), np.float64, stream)
     device.native.encode_queries(
         queries.buffer, count, stride, coding.LARGEST[code], coding.SHIFT[code], dims, min(widest, stride),
         arrays.METRICS[frame.metric], frame.ends.buffer, levels, frame.center.buffer if signs else None,
-        buffer(turned), codes.buffer, width, shifts.buffer, lifts.buffer, units.buffer, offsets.buffer, work.buffer,
+        buffer(turned), codes.buffer, width, shifts.buffer, lifts.buffer, units.buffer, offsets.buffer,
         stream,
     )  # fmt: skip
     words = None
     if signs:
         words = device.empty((count, coding.DIGITS, width // 64), np.uint64, stream)
         device.native.split_digits(codes.buffer, count, width, coding.DIGITS, words.buffer, stream)
-    return Coded(codes, words, shifts, lifts, units, offsets)
+    native = device.native.Queries(
+        codes.buffer, count, width, None, None, count, levels, shifts.buffer, lifts.buffer, buffer(words)
+    )
+    return Coded(codes, words, shifts, lifts, units, offsets, native)

@@ -42,10 +42,10 @@ def code_queries(
         first of these.
     largest : int
         What that value becomes.
-    codes : (nq, W) int8
-        Each level that `dims` touches, padded with zeros to whole steps of 64.
-    digits : (nq, D, W / 64) uint64
-        The lowest D digits of the codes in two's complement, the first dim of 64 in the highest bit; D may be 0.
+    codes : (nq, W) int8, zeroed, or (nq, 0)
+        Where they go: each level that `dims` touches is padded to whole steps of 64.
+    digits : (nq, D, W / 64) uint64, zeroed
+        Their lowest D digits in two's complement, the first dim of 64 in the highest bit; D may be 0.
     shifts : (nq,) int64
         `shift` times the sum of a query's codes, to the nearest integer.
     lifts : (nq,) float32;  units, offsets : (nq,) float64
@@ -64,20 +64,20 @@ def code_queries(
         begin = 0
         at = 0
         for level in range(bounds.shape[0]):
-            width = query_width(bounds, level) if begin < dims else 0
-            for j in range(begin, begin + width):
-                code = 0
-                if j < min(bounds[level], dims):
-                    value = q[i, j] - center[j] if moved else q[i, j]
-                    square += value * value
-                    if centered:
-                        product += q[i, j] * center[j]
-                    code = int(np.rint(value / step))
-                codes[i, at + j - begin] = code
+            for j in range(begin, min(bounds[level], dims)):
+                value = q[i, j] - center[j] if moved else q[i, j]
+                square += value * value
+                if centered:
+                    product += q[i, j] * center[j]
+                code = int(np.rint(value / step))
                 total += code
-            at += width
+                place = at + j - begin
+                if codes.shape[1] > 0:
+                    codes[i, place] = code
+                for digit in range(digits.shape[1]):
+                    digits[i, digit, place // 64] |= np.uint64(code >> digit & 1) << np.uint64(63 - place % 64)
+            at += query_width(bounds, level)
             begin = bounds[level]
-        _write_digits(codes[i], digits[i])
         shifts[i] = int(np.rint(shift * total))
         lift = 0.0
         units[i] = step
@@ -92,13 +92,3 @@ def code_queries(
         else:
             offsets[i] = product
         lifts[i] = np.float32(min(max(lift, -LIFTED), LIFTED))
-
-
-@njit
-def _write_digits(codes: Any, digits: Any) -> None:
-    for digit in range(digits.shape[0]):
-        for word in range(digits.shape[1]):
-            bits = np.uint64(0)
-            for code in codes[word * 64 : word * 64 + 64]:
-                bits = bits << np.uint64(1) | np.uint64(code >> digit & 1)
-            digits[digit, word] = bits
