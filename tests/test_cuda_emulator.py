@@ -151,7 +151,8 @@ def test_mistakes_are_errors_and_do_no_harm(device: Any, emulated: Any, mistake:
 
 
 @pytest.mark.parametrize("mistake", ["memory", "stack"])
-def test_memory_of_others_is_out_of_reach(emulated: Any, mistake: str) -> None:
+def test_memory_of_others_is_out_of_reach(emulated: Any, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    monkeypatch.setenv("NESTVEC_EMULATED_ORDER", "forwards")  # then it is the first thread
     code = (
         "import numpy; from nestvec.cuda import Device; d = Device('emulated')\n"
         f"d.native.probe_mistake({CODES.index(mistake)}, d.put(numpy.zeros({THREADS}, numpy.int32)).buffer, 0)"
