@@ -80,7 +80,7 @@ def run(
     index: nv.NestedIndex, q: np.ndarray, k: int, plan: list[Stage], threads: int, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     contents, task, parts, _ = index._ready(q, k, None, None)
-    steps = index._steps(plan, task, contents)
+    steps = index._steps(plan, task.k, task.dims, contents.ntotal)
     if allowed is not None:
         sets = split(allowed, [part.last for part in parts])
         parts = [replace(part, allowed=own) for part, own in zip(parts, sets, strict=True)]
@@ -158,7 +158,7 @@ def test_parts_with_and_without_sets(way: str, rng: np.random.Generator) -> None
     allowed[0, :700] = chosen(rng, "few", 700)
     contents, task, parts, _ = index._ready(q, 10, None, None)
     parts[0] = replace(parts[0], last=700, allowed=packed(allowed[:, :700]))
-    steps = index._steps([Stage("b1", keep=N), Stage("raw")], task, contents)
+    steps = index._steps([Stage("b1", keep=N), Stage("raw")], task.k, task.dims, contents.ntotal)
     done = stages.run_plan(parts, steps, task, contents.frame, 2)
     scores, found = as_results(done.scores, done.ids, 10, "ip")
     expected = truth.topk(q, x[allowed[0]], 10, "ip", ids[allowed[0]])
