@@ -46,7 +46,7 @@ def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
+    start = -memory.ctypes.data % 64  # numpy crashes making __array_interface__ where memory is short
     return memory[start : start + size].view(dtype).reshape(shape)
 
 

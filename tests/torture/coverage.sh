@@ -10,7 +10,7 @@ bin=$work/venv/bin
 # no isolated build: headers must still be there when lines are counted
 "$bin/pip" -q install scikit-build-core pybind11 cmake ninja coverage gcovr
 "$bin/pip" -q install --no-build-isolation ".[test]" -C build-dir="$work/build" -C cmake.build-type=RelWithDebInfo \
-  -C cmake.define.NESTVEC_COVERAGE=ON
+  -C cmake.define.NESTVEC_COVERAGE=ON -C cmake.define.NESTVEC_CUDA=EMULATED
 export CI=true COVERAGE_FILE=$work/python
 # kernels of nestvec.kernels run as compiled by Numba or, far too slow to be watched, as loops
 "$bin/coverage" run --branch --source nestvec --omit '*/nestvec/kernels/*' -m pytest -q -p no:cacheprovider "$@" ||
