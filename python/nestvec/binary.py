@@ -78,6 +78,8 @@ class BinaryIndex(Container[BitSegment]):
     ([0, 0], [0, 1])
     """
 
+    _on_gpu = "CudaBinaryIndex"
+
     def __init__(self, bits: int, levels: Iterable[int] | None = None, thresholds: Any = None) -> None:
         self._bits = arrays.integer(bits, "bits", 1, arrays.MAX_DIMS)
         self._bounds = arrays.level_bounds(levels, self._bits, smallest=128)
@@ -309,39 +311,6 @@ class BinaryIndex(Container[BitSegment]):
         if array.dtype.kind in "iub":
             return arrays.codes(array, name, self._bits, single=single)
         return packed_signs(arrays.vectors(array, name, self._bits, single=single), name, self._thresholds, threads)
-
-    @reading
-    def to(self, device: Any = "cuda", *, stream: Any = None) -> Any:
-        """A copy in a GPU's memory, which is searched there with the same results.
-
-        What is added or removed later does not reach the copy.
-
-        Parameters
-        ----------
-        device : str
-            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
-        stream : optional
-            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
-
-        Returns
-        -------
-        nestvec.cuda.CudaBinaryIndex
-
-        Raises
-        ------
-        ImportError
-            If nestvec was built without CUDA kernels.
-        RuntimeError
-            If no GPU can be used: no driver, or it is older than compute capability 8.0.
-        ValueError
-            For a device that is not there.
-        MemoryError
-            If the GPU has too little free memory.
-        """
-        from . import cuda
-
-        place = cuda.Device.after(device, stream)
-        return cuda.CudaBinaryIndex(self, place)
 
     def _width(self, dims: int | None) -> int:
         return self._bits if dims is None else arrays.integer(dims, "bits", 1, self._bits)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from . import arrays, parallel, slices
 from .ids import NOTHING, Directory, Identified, living
 
 if TYPE_CHECKING:
+    from .cuda.device import Device
     from .plan import Plan
     from .storage import File
     from .tuning import Draw, Progress, Subject
@@ -72,6 +73,8 @@ def frozen(index: Index) -> Index:
 class Collection(ABC, Generic[I]):
     """Things with ids. Any number of threads may read while one writes: contents are replaced, never changed."""
 
+    _on_gpu: ClassVar[str]  # the class of `nestvec.cuda` that copies are of
+
     def __init__(self, empty: I) -> None:
         self._contents = self._empty = empty
         self._directory = Directory()
@@ -102,6 +105,39 @@ class Collection(ABC, Generic[I]):
 
     def _refuse_unlike(self, other: Any) -> None:
         """ValueError if what another index of this class stores cannot be added to this one."""
+
+    @reading
+    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> Any:
+        """A copy in a GPU's memory, which is searched there: the same results, bit for bit.
+
+        What is added or removed later does not reach the copy.
+
+        Parameters
+        ----------
+        device : str
+            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
+        stream : optional
+            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
+
+        Returns
+        -------
+        CudaNestedIndex, CudaBinaryIndex or CudaMultiVectorIndex
+            Of `nestvec.cuda`: it searches as the index does.
+
+        Raises
+        ------
+        ImportError
+            If nestvec was built without CUDA kernels.
+        RuntimeError
+            If no GPU can be used: no driver, or it is older than compute capability 8.0.
+        ValueError
+            For a device that is not there; if the index is empty.
+        MemoryError
+            If the GPU has too little free memory: how much is needed, and free. Nothing was copied then.
+        """
+        from . import cuda
+
+        return getattr(cuda, self._on_gpu)(self, cuda.Device.after(device, stream))
 
     @property
     def ntotal(self) -> int:

@@ -27,8 +27,6 @@ from .stages import estimate, run_plan
 from .transform import Transform, Untransformed, transform_of
 
 if TYPE_CHECKING:
-    from .cuda.dense import CudaNestedIndex
-    from .cuda.device import Device
     from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
@@ -95,6 +93,8 @@ class NestedIndex(Container[Segment]):
     >>> I[:, 0].tolist()
     [0, 1]
     """
+
+    _on_gpu = "CudaNestedIndex"
 
     def __init__(
         self,
@@ -455,39 +455,6 @@ class NestedIndex(Container[Segment]):
         values, errors = estimate(located, task, code, contents.frame)
         with np.errstate(over="ignore"):
             return (-values if self._metric == "l2" else values).astype(np.float32), errors.astype(np.float32)
-
-    @reading
-    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> CudaNestedIndex:
-        """A copy in a GPU's memory, which is searched there: the same results, bit for bit.
-
-        What is added or removed later does not reach the copy.
-
-        Parameters
-        ----------
-        device : str
-            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
-        stream : optional
-            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
-
-        Returns
-        -------
-        nestvec.cuda.CudaNestedIndex
-
-        Raises
-        ------
-        ImportError
-            If nestvec was built without CUDA kernels.
-        RuntimeError
-            If no GPU can be used: no driver, or it is older than compute capability 8.0.
-        ValueError
-            For a device that is not there; if the index is empty.
-        MemoryError
-            If the GPU has too little free memory: how much is needed, and free. Nothing was copied then.
-        """
-        from .cuda.dense import CudaNestedIndex
-        from .cuda.device import Device
-
-        return CudaNestedIndex(self, Device.after(device, stream))
 
     def _width(self, dims: int | None) -> int:
         return self._d if dims is None else arrays.integer(dims, "dims", 1, self._d)

@@ -39,8 +39,6 @@ from .tokens import (
 from .tombstones import Tombstones, to_bools
 
 if TYPE_CHECKING:
-    from .cuda.device import Device
-    from .cuda.multivector import CudaMultiVectorIndex
     from .tuning import Draw, Subject
 
 Array = npt.NDArray[Any]
@@ -133,6 +131,8 @@ class MultiVectorIndex(Collection[Contents]):
     >>> int(I[0, 0])
     2
     """
+
+    _on_gpu = "CudaMultiVectorIndex"
 
     def __init__(
         self,
@@ -601,39 +601,6 @@ class MultiVectorIndex(Collection[Contents]):
         if contents.ntotal == 0:
             raise ValueError("the index is empty; add documents before searching")
         return BagQueries(slices.converted(tokens, np.float64), offsets)
-
-    @reading
-    def to(self, device: str | Device = "cuda", *, stream: Any = None) -> CudaMultiVectorIndex:
-        """A copy in a GPU's memory, which is searched there with the same results.
-
-        What is added or removed later does not reach the copy.
-
-        Parameters
-        ----------
-        device : str
-            ``"cuda"`` is the current GPU, ``"cuda:1"`` the second.
-        stream : optional
-            A stream of torch, cupy or cuda.core, or its handle: the copy begins when what is in it is done.
-
-        Returns
-        -------
-        nestvec.cuda.CudaMultiVectorIndex
-
-        Raises
-        ------
-        ImportError
-            If nestvec was built without CUDA kernels.
-        RuntimeError
-            If no GPU can be used: no driver, or it is older than compute capability 8.0.
-        ValueError
-            For a device that is not there; if the index is empty.
-        MemoryError
-            If the GPU has too little free memory.
-        """
-        from .cuda.device import Device
-        from .cuda.multivector import CudaMultiVectorIndex
-
-        return CudaMultiVectorIndex(self, Device.after(device, stream))
 
     def _width(self, dims: int | None) -> int:
         if dims is not None:

@@ -195,10 +195,7 @@ class AskedBags(NamedTuple):
             or not self.bad.rows(len(self.values), len(self.bad)).numpy(stream)[0]
         ):
             return
-        tokens = self.given.numpy(stream)
-        if self.given.type == "bfloat16":
-            tokens = (tokens.astype(np.uint32) << 16).view(np.float32)
-        arrays.bag_queries((tokens, self.offsets), "q", None)
+        arrays.bag_queries((self.given.numbers(stream), self.offsets), "q", None)
 
     def host(self, stream: int) -> BagQueries:
         """As the CPU takes them; waits for `stream`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,14 @@ import numpy.typing as npt
 from .. import arrays, slices
 from ..bitplans import bit_steps
 from ..bits import below_thresholds, checked_pair
-from ..collection import frozen
 from ..ids import Run
 from ..plan import staged
 from ..planes import BLOCK, level_widths, padded
 from .codes import Batch, Words, group_size
+from .copied import Copied
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, incoming, is_foreign
-from .lists import RESULTS, Best, buffer
+from .lists import Best, buffer, refuse_many
 from .queries import to_float32
 from .results import Results
 
@@ -33,16 +32,14 @@ RANGE_ROOM = 4096  # rows of a query's list in range searches, at first
 PIECE = 2**26  # bytes of codes that are copied to the device at a time
 
 
-class CudaBinaryIndex:
+class CudaBinaryIndex(Copied["BinaryIndex"]):
     """A copy of a `BinaryIndex` in a GPU's memory, as `BinaryIndex.to` makes it; later changes do not reach it.
 
     Any number of threads may search; searches of one stream run one after the other. Results are those of the CPU.
     """
 
     def __init__(self, index: BinaryIndex, device: Device) -> None:
-        if index.ntotal == 0:
-            raise ValueError(f"the index is empty; add codes before it is copied to {device.name}")
-        self._index = frozen(index)
+        super().__init__(index, device, "codes")
         parts = self._parts(None, 0)
         self._runs = runs = [Run(0, part.last, part.ids, part.base) for part in parts]
         with device.active():
@@ -58,14 +55,6 @@ class CudaBinaryIndex:
             device.wait()
 
     @property
-    def ntotal(self) -> int:
-        """Codes that can be found."""
-        return self._index.ntotal
-
-    def __len__(self) -> int:
-        return self.ntotal
-
-    @property
     def bits(self) -> int:
         """Bits of a code."""
         return self._index.bits
@@ -74,25 +63,6 @@ class CudaBinaryIndex:
     def levels(self) -> tuple[int, ...]:
         """Nesting boundaries in bits, ascending; the last is `bits`."""
         return self._index.levels
-
-    @property
-    def device(self) -> str:
-        """Where it is, as ``"cuda:0"``."""
-        return self._device.name
-
-    def memory_usage(self) -> int:
-        """Bytes of the device's memory held between searches."""
-        return self._device.held
-
-    def __repr__(self) -> str:
-        inside = repr(self._index).removeprefix("BinaryIndex")
-        return f"CudaBinaryIndex{inside.removesuffix(')')}, device={self.device!r})"
-
-    def to(self, device: Any, *, stream: Any = None) -> BinaryIndex | CudaBinaryIndex:
-        """A copy on another device, or with ``"cpu"`` a `BinaryIndex` of its own."""
-        if device == "cpu":
-            return copy.deepcopy(self._index)
-        return CudaBinaryIndex(self._index, Device.after(device, stream))
 
     def search(
         self,
@@ -139,7 +109,7 @@ class CudaBinaryIndex:
         """
         index, k, order = self._index, arrays.result_count(k), stream_handle(stream)
         used, count = index._width(bits), min(k, self.ntotal)
-        _refuse_many(count)
+        refuse_many(count)
         chosen = index._stages(plan, recall, k, bits, None)
         with self._device.active():
             codes, bad = self._queries(q, check, order)
@@ -219,9 +189,7 @@ class CudaBinaryIndex:
         bad.buffer.fill(0, stream)
         values = to_float32(given.reshape(*shape), self.bits, bad, stream)
         if check and bad.rows(shape[0], shape[0] + 1).numpy(stream)[0]:
-            host = given.numpy(stream)
-            host = (host.astype(np.uint32) << 16).view(np.float32) if given.type == "bfloat16" else host
-            index._codes(host, "q", 1, single=True)
+            index._codes(given.numbers(stream), "q", 1, single=True)
         codes = device.empty((shape[0], -(-self.bits // 8)), np.uint8, stream)
         device.native.pack_signs(values.buffer, shape[0], self.bits, self._below.buffer, codes.buffer, stream)
         return codes, bad
@@ -245,11 +213,6 @@ def _within(batch: Batch, bits: int, radius: int) -> Iterator[tuple[Array, Array
     rows, values = near.lists.rows.numpy(batch.stream), near.lists.values.numpy(batch.stream)
     for own, value, count in zip(rows, values, counts.tolist(), strict=True):
         yield own[:count], (-value[:count]).astype(np.int32)
-
-
-def _refuse_many(k: int) -> None:
-    if k > RESULTS:
-        raise ValueError(f"k={k}; a GPU lists at most {RESULTS} results a query: search the index on the CPU")
 
 
 class Found(Results):
@@ -314,7 +277,7 @@ def hamming_topk(
         else:
             queries = place.put(checked, order)
         count = min(k, max(len(rows), 1))
-        _refuse_many(count)
+        refuse_many(count)
         words = _packed(place, rows, used, order)
         found = Found(place, len(queries), k, None, order)
         for some in slices.steps(len(queries), 1, group_size(len(queries), count, len(rows), used)):

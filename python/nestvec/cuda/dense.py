@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from .. import arrays
-from ..collection import frozen
 from ..ids import Run
 from ..plan import Step, staged
 from ..planes import BLOCK, padded
 from ..search import Part
 from . import halves
+from .copied import Copied
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, is_foreign
-from .lists import FEW, RESULTS, Best, Lists, Names, buffer, rounds
+from .lists import FEW, Best, Lists, Names, buffer, refuse_many, rounds
 from .planes import Plane, source_of
 from .plans import Planned, needed, queries_at_once
 from .queries import Frame, Packed, Through, asked, refuse_bad
@@ -76,16 +75,14 @@ def held_bytes(parts: Sequence[Part]) -> int:
     return total
 
 
-class CudaNestedIndex:
+class CudaNestedIndex(Copied["NestedIndex"]):
     """A copy of a `NestedIndex` in a GPU's memory, as `NestedIndex.to` makes it; later changes do not reach it.
 
     Any number of threads may search; searches of one stream run one after the other.
     """
 
     def __init__(self, index: NestedIndex, device: Device) -> None:
-        if index.ntotal == 0:
-            raise ValueError(f"the index is empty; add vectors before it is copied to {device.name}")
-        self._index = frozen(index)
+        super().__init__(index, device, "vectors")
         contents = self._index._contents
         parts = [Part(segment, 0, n) for _, segment, n in self._index._reader_parts(contents)]
         with device.active():
@@ -98,14 +95,6 @@ class CudaNestedIndex:
             alive = self._index._chosen(contents, 1, None)
             self._alive = self._resident.allowed(alive, None)
             device.wait()
-
-    @property
-    def ntotal(self) -> int:
-        """Rows that can be found."""
-        return self._index.ntotal
-
-    def __len__(self) -> int:
-        return self.ntotal
 
     @property
     def d(self) -> int:
@@ -121,25 +110,6 @@ class CudaNestedIndex:
     def metric(self) -> str:
         """``"ip"``, ``"l2"`` or ``"cosine"``."""
         return self._index.metric
-
-    @property
-    def device(self) -> str:
-        """Where it is, as ``"cuda:0"``."""
-        return self._device.name
-
-    def memory_usage(self) -> int:
-        """Bytes of the device's memory held between searches."""
-        return self._device.held
-
-    def __repr__(self) -> str:
-        inside = repr(self._index).removeprefix("NestedIndex")
-        return f"CudaNestedIndex{inside.removesuffix(')')}, device={self.device!r})"
-
-    def to(self, device: Any, *, stream: Any = None) -> NestedIndex | CudaNestedIndex:
-        """A copy on another device, or with ``"cpu"`` a `NestedIndex` of its own."""
-        if device == "cpu":
-            return copy.deepcopy(self._index)
-        return CudaNestedIndex(self._index, Device.after(device, stream))
 
     def search(
         self,
@@ -192,8 +162,7 @@ class CudaNestedIndex:
             index._refuse_rowless("exact search")
         dims = index._width(dims)
         count = min(k, self.ntotal)
-        if count > RESULTS:
-            raise ValueError(f"k={count}; a GPU lists at most {RESULTS} results a query: search the index on the CPU")
+        refuse_many(count)
         with self._device.active():
             found = asked(index, self._through, q, dims, self._device, order)
             if check:

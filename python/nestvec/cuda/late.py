@@ -14,7 +14,7 @@ from ..planes import padded
 from .bags import AskedBags, Documents, Split
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, incoming, is_foreign, outgoing
-from .lists import RESULTS, Best, Lists, Names, buffer
+from .lists import Best, Lists, Names, buffer, refuse_many
 from .results import Results
 
 Array = npt.NDArray[Any]
@@ -175,8 +175,7 @@ def maxsim_topk(
 def rank(documents: Documents, asked: AskedBags, targets: Targets, names: Names, results: Results, stream: int) -> None:
     """Put the best documents of each query in order."""
     k = max(min(results.k, targets.count(documents)), 1)
-    if k > RESULTS:
-        raise ValueError(f"k={k}; a GPU lists at most {RESULTS} results a query: search on the CPU")
+    refuse_many(k)
     room = list_room(k, 0 if targets.listed is None else targets.listed.shape[-1])
     for first, last in _passes(len(asked), room, ENTRIES):
         search = Search(documents, asked.some(first, last), targets.some(first, last), k, room, names, stream)

@@ -15,6 +15,12 @@ FEW = 8  # queries so few that rounds are what takes time: fewer of them, and lo
 SHARES = 2**21  # results that a search of all rows may leave to be merged
 
 
+def refuse_many(k: int) -> None:
+    """ValueError for more results than a GPU lists."""
+    if k > RESULTS:
+        raise ValueError(f"k={k}; a GPU lists at most {RESULTS} results a query: search on the CPU")
+
+
 class Lists:
     """Rows and values that reached a query's threshold, `room` at most."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,12 @@ import numpy.typing as npt
 
 from .. import arrays
 from ..bags import Bags
-from ..collection import frozen
 from ..filters import allowed_words
 from ..maxsim import carved
 from ..parallel import threads_for
 from ..plan import Plan, Stage
 from .bags import AskedBags, Documents
+from .copied import Copied
 from .dense import CudaNestedIndex
 from .device import Device, DeviceArray, stream_handle
 from .encoding import CudaEncoder
@@ -33,16 +32,14 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class CudaMultiVectorIndex:
+class CudaMultiVectorIndex(Copied["MultiVectorIndex"]):
     """A copy of a `MultiVectorIndex` in a GPU's memory, as `MultiVectorIndex.to` makes it.
 
     Later changes do not reach it. Any number of threads may search; searches of one stream run one after the other.
     """
 
     def __init__(self, index: MultiVectorIndex, device: Device) -> None:
-        if index.ntotal == 0:
-            raise ValueError(f"the index is empty; add documents before it is copied to {device.name}")
-        self._index = frozen(index)
+        super().__init__(index, device, "documents")
         contents = self._index._contents
         with device.active():
             self._device = device = device.with_stream()
@@ -54,14 +51,6 @@ class CudaMultiVectorIndex:
             device.wait()
 
     @property
-    def ntotal(self) -> int:
-        """Documents that can be found."""
-        return self._index.ntotal
-
-    def __len__(self) -> int:
-        return self.ntotal
-
-    @property
     def encoder(self) -> FixedDimensionalEncoder:
         """What made the encodings."""
         return self._index.encoder
@@ -71,23 +60,9 @@ class CudaMultiVectorIndex:
         """How tokens are stored."""
         return self._index.tokens
 
-    @property
-    def device(self) -> str:
-        """Where it is, as ``"cuda:0"``."""
-        return self._device.name
-
     def memory_usage(self) -> int:
-        """Bytes of the device's memory held between searches."""
-        return self._device.held
-
-    def __repr__(self) -> str:
-        return f"Cuda{repr(self._index).removesuffix(')')}, device={self.device!r})"
-
-    def to(self, device: Any, *, stream: Any = None) -> MultiVectorIndex | CudaMultiVectorIndex:
-        """A copy on another device, or with ``"cpu"`` a `MultiVectorIndex` of its own."""
-        if device == "cpu":
-            return copy.deepcopy(self._index)
-        return CudaMultiVectorIndex(self._index, Device.after(device, stream))
+        """Bytes of the device's memory held between searches, encodings included."""
+        return super().memory_usage() + self._encodings.memory_usage()
 
     def search(
         self,

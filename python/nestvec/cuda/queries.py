@@ -130,8 +130,7 @@ def refuse_bad(found: Asked, space: Space, q: Any, dims: int, stream: int) -> No
     if found.bad is None or not found.bad.rows(len(found.values), len(found.values) + 1).numpy(stream)[0]:
         return
     if found.given is not None:
-        q = found.given.numpy(stream)
-        q = (q.astype(np.uint32) << 16).view(np.float32) if found.given.type == "bfloat16" else q
+        q = found.given.numbers(stream)
     if space.transform is None:
         arrays.queries(q, space.d, dims)
     else:

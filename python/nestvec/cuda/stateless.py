@@ -12,7 +12,7 @@ from .. import arrays
 from .dense import GROUP, TYPES, DeviceTask, Exact, Resident
 from .device import Device, DeviceArray, stream_handle
 from .foreign import done_with, incoming, is_foreign, outgoing
-from .lists import RESULTS, Names
+from .lists import Names, refuse_many
 from .queries import Asked, asked, like, refuse_bad, to_float32
 from .resident import MOST_ROWS
 from .results import Results
@@ -121,8 +121,7 @@ def prefix_topk(
     with place.active():
         pair = Pair(q, x, dims, metric, place, order, check)
         count = max(min(k, pair.rows.n), 1)
-        if count > RESULTS:
-            raise ValueError(f"k={count}; a GPU lists at most {RESULTS} results a query: search on the CPU")
+        refuse_many(count)
         results = Results(place, len(pair.asked.values), k, metric, pair.asked.bad, order)
         for first, last, search in pair.searches(count, GROUP):
             results.put(search.run(None, None, 0), first, last - first)
