@@ -1,6 +1,6 @@
 // Integer sums of a query's codes over the signs of 64 rows; specification: `scan_b1` in
 // python/nestvec/kernels/estimate.py. Digits cost 3 instructions each per 8 rows and word; with AVX-512 VBMI, tables
-// cost 9 for all of them.
+// cost 8 for all of them.
 #pragma once
 #include "bits.h"
 #include "factors.h"
@@ -46,8 +46,8 @@ inline void sum_digits(const CodePlane& p, const CodeQuery& q, const SignUnits& 
   }
 }
 
-// A query's codes of up to 5 digits as sums over four dims for each value of four bits: 9 instructions per 8 rows and
-// word where digits need 15.
+// A query's codes of up to 5 digits as sums over four dims for each value of four bits: 8 instructions per 8 rows and
+// word where digits need 15. Rows in L3 or memory then come slower than they are summed.
 struct SignTables {
 #if defined(__AVX512VBMI__)
   static constexpr int64_t kMostWords = 256;      // 64 KB
@@ -86,12 +86,12 @@ struct SignTables {
     }
   }
 
+  // Two lines of 8 rows become one of their bytes 0-3 and one of bytes 4-7, so that each table is asked for 16 rows at
+  // once; rows r and r + 8 then lie side by side.
   void sum(const CodePlane& p, const SignUnits& units, int64_t block, int32_t* sums) const {
-    typedef uint16_t U16 __attribute__((vector_size(64)));
-    const __m512i low = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
-    constexpr __mmask64 kAll = ~__mmask64(0), kUpper = 0xF0F0F0F0F0F0F0F0;
-    __m512i totals[8];
-    for (__m512i& total : totals) total = _mm512_set1_epi32(int(-512 * units.count));
+    constexpr __mmask16 kOdd = 0xAAAA, kEven = 0x5555, kAll = 0xFFFF;
+    __m512i totals[4];
+    for (__m512i& total : totals) total = _mm512_set1_epi32(int(-1024 * units.count));
     const uint8_t (*table)[4][64] = tables;
     for (int64_t level = 0; level < p.levels; level++) {
       int64_t wide = word_width(p.bounds, level);
@@ -100,23 +100,32 @@ struct SignTables {
         const uint64_t *line = lines + *word * kBlock, *ahead = lines + word[kTablesAhead] * kBlock;
         __m512i entries[4];
         for (int i = 0; i < 4; i++) entries[i] = _mm512_load_si512((*table)[i]);
-        for (int i = 0; i < 8; i++) {
-          __builtin_prefetch(ahead + i * 8, 0, 2);
-          __m512i rows = _mm512_loadu_si512(line + i * 8), high = (__m512i)((U16)rows >> 4);
-          rows = _mm512_ternarylogic_epi64(rows, low, place, 0xEA);  // rows & low | place
-          high = _mm512_ternarylogic_epi64(high, low, place, 0xEA);
-          __m512i a = _mm512_maskz_permutexvar_epi8(kAll, rows, entries[0]);
-          __m512i b = _mm512_maskz_permutexvar_epi8(kAll, high, entries[1]);
-          a = _mm512_mask_permutexvar_epi8(a, kUpper, rows, entries[2]);
-          b = _mm512_mask_permutexvar_epi8(b, kUpper, high, entries[3]);
-          totals[i] = _mm512_dpbusd_epi32(totals[i], _mm512_add_epi8(a, b), ones);
+        for (int i = 0; i < 4; i++) {
+          __builtin_prefetch(ahead + i * 16, 0, 2);
+          __builtin_prefetch(ahead + i * 16 + 8, 0, 2);
+          __m512i some = _mm512_loadu_si512(line + i * 16), others = _mm512_loadu_si512(line + i * 16 + 8);
+          __m512i left = _mm512_mask_shuffle_epi32(some, kOdd, others, _MM_PERM_CCAA);
+          __m512i right = _mm512_mask_shuffle_epi32(others, kEven, some, _MM_PERM_DDBB);
+          totals[i] = add(add(totals[i], left, entries), right, entries + 2);
         }
       }
     }
-    for (int i = 0; i < 8; i++) {
-      U64N both = (U64N)totals[i];
-      store(sums + i * 8, __builtin_convertvector(both + (both >> 32), I32Half));
-    }
+    const __m512i order = _mm512_set_epi32(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
+    for (int i = 0; i < 4; i++)
+      _mm512_storeu_si512(sums + i * 16, _mm512_maskz_permutexvar_epi32(kAll, order, totals[i]));
+  }
+
+  // The sums of four bytes a row, by tables for their low and their high halves.
+  static __m512i add(__m512i total, __m512i bytes, const __m512i* entries) {
+    typedef uint16_t U16 __attribute__((vector_size(64)));
+    constexpr __mmask64 kAll = ~__mmask64(0);
+    const __m512i low = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000);
+    __m512i high = (__m512i)((U16)bytes >> 4);
+    bytes = _mm512_ternarylogic_epi64(bytes, low, place, 0xEA);  // bytes & low | place
+    high = _mm512_ternarylogic_epi64(high, low, place, 0xEA);
+    __m512i a = _mm512_maskz_permutexvar_epi8(kAll, bytes, entries[0]);
+    __m512i b = _mm512_maskz_permutexvar_epi8(kAll, high, entries[1]);
+    return _mm512_dpbusd_epi32(total, _mm512_add_epi8(a, b), _mm512_set1_epi8(1));
   }
 #else
   static constexpr bool usable = false;

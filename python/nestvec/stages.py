@@ -25,7 +25,7 @@ SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
 LISTED = {"b1": 1.2, "i4": 3.0, "i8": 3.0}  # rows allowed a block that has any: where fewer, they are listed
-CALL_BYTES = 2**25  # read by one call of a kernel: Ctrl-C is answered between calls
+CALL_BYTES = 2**26  # read by one call of a kernel: Ctrl-C is answered between calls
 LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a row costs besides its bytes
 
 
