@@ -287,25 +287,31 @@ struct Coded {
 template <class T, class Q, class F>
 void bind_coded(py::module_& m, const std::string& suffix, const Coded<T, Q, F>& coded, ScanCodes& scan,
                 ListCodes& list) {
-  m.def(("scan_" + suffix).c_str(),
-        [coded, &scan](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds,
-                       int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,
-                       float threshold, int64_t first, int64_t last, int64_t stride, const Array<uint64_t>& allowed,
-                       Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values, Array<int64_t>& counts) {
-          CodePlane p = coded.plane(codes, starts, bounds, levels, factors, mode, last);
-          CodeQuery q = coded.query(query, p, shift, a);
-          need(first >= 0 && first % 64 == 0 && stride >= 64 && stride % 64 == 0 && counts.size() == 1,
-               "first and stride must be blocks");
-          need(allowed.size() == 0 || allowed.size() * 64 >= last, "allowed must have a bit for every row");
-          Shortlist out = shortlist_of(rows, sums, values, output(counts));
-          py::gil_scoped_release release;
-          return scan(p, q, threshold, first, last, stride, allowed.size() ? allowed.data() : nullptr, out);
-        },
-        py::arg(coded.codes).noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(),
-        py::arg("levels"), py::arg(sizeof(F) == 2 ? "factors" : "stats").noconvert(), py::arg(coded.mode),
-        py::arg("query").noconvert(), py::arg("shift"), py::arg("a"), py::arg("threshold"), py::arg("first"),
-        py::arg("last"), py::arg("stride"), py::arg("allowed").noconvert(), py::arg("rows").noconvert(),
-        py::arg("sums").noconvert(), py::arg("values").noconvert(), py::arg("counts").noconvert());
+  m.def(
+      ("scan_" + suffix).c_str(),
+      [coded, &scan](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t levels,
+                     const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a, float threshold,
+                     int64_t keep, int64_t first, int64_t last, int64_t stride, int64_t slot,
+                     const Array<uint64_t>& allowed, Array<int32_t>& rows, Array<int32_t>& sums, Array<float>& values,
+                     Array<int64_t>& counts) {
+        CodePlane p = coded.plane(codes, starts, bounds, levels, factors, mode, last);
+        CodeQuery q = coded.query(query, p, shift, a);
+        need(first >= 0 && first % 64 == 0 && stride >= 64 && stride % 64 == 0 && slot >= 0 && slot + last <= INT32_MAX,
+             "first and stride must be blocks");
+        need(allowed.size() == 0 || allowed.size() * 64 >= last, "allowed must have a bit for every row");
+        Shortlist out = shortlist_of(rows, sums, values, output(counts));
+        int64_t some = std::min(last - first, (last - first + stride - 1) / stride * 64);
+        need(counts.size() == 1 && *out.count >= 0 && *out.count <= out.room && keep >= 1 &&
+                 out.room - 64 >= std::min(keep, *out.count + some),
+             "there must be room for the rows kept and 64 more");
+        py::gil_scoped_release release;
+        return scan(p, q, threshold, keep, first, last, stride, slot, allowed.size() ? allowed.data() : nullptr, out);
+      },
+      py::arg(coded.codes).noconvert(), py::arg("starts").noconvert(), py::arg("bounds").noconvert(), py::arg("levels"),
+      py::arg(sizeof(F) == 2 ? "factors" : "stats").noconvert(), py::arg(coded.mode), py::arg("query").noconvert(),
+      py::arg("shift"), py::arg("a"), py::arg("threshold"), py::arg("keep"), py::arg("first"), py::arg("last"),
+      py::arg("stride"), py::arg("slot"), py::arg("allowed").noconvert(), py::arg("rows").noconvert(),
+      py::arg("sums").noconvert(), py::arg("values").noconvert(), py::arg("counts").noconvert());
   m.def(("list_" + suffix).c_str(),
         [coded, &list](const Array<T>& codes, const Array<int64_t>& starts, const Array<int64_t>& bounds, int64_t begin,
                        int64_t levels, const Array<F>& factors, int mode, const Array<Q>& query, int64_t shift, float a,

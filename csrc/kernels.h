@@ -205,8 +205,8 @@ struct ProbeQueries {
   int64_t k;
 };
 
-using ScanCodes = int64_t(const CodePlane&, const CodeQuery&, float threshold, int64_t first, int64_t last,
-                          int64_t stride, const uint64_t* allowed, const Shortlist&);
+using ScanCodes = float(const CodePlane&, const CodeQuery&, float threshold, int64_t keep, int64_t first, int64_t last,
+                        int64_t stride, int64_t slot, const uint64_t* allowed, const Shortlist&);
 using ListCodes = void(const CodePlane&, const CodeQuery&, int64_t begin, int64_t n, const Shortlist&);
 using Scores = void(const Queries&, const Rows&, float* out);
 using TopK = void(const Queries&, const Rows&, const Allowed&, const Best&);

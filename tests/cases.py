@@ -306,14 +306,15 @@ def allowed_rows(rng: np.random.Generator, n: int, queries: int) -> np.ndarray:
 def _scan_code(code: str) -> Callable[..., Arguments]:
     def make(rng: np.random.Generator, n: int, d: int, kind: str) -> Arguments:
         some = _code_plane(rng, code, n, d, kind)
-        room = int(rng.choice([BLOCK, 2 * BLOCK, padded(n, BLOCK) + 2 * BLOCK]))
+        keep, slot = int(rng.choice([1, 10, 70, n + 2])), int(rng.choice([0, 1000]))
+        before = int(rng.choice([0, 0, 1, keep]))
+        room = BLOCK + int(rng.choice([keep, 2 * keep + BLOCK, before + n]))
         least = float(np.float32(rng.choice([-np.inf, -3e38, 0, 1])))
         first = BLOCK if n > BLOCK and rng.random() < 0.5 else 0
-        counts = np.asarray([rng.integers(0, room - BLOCK + 1)])
-        stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
         allowed = some_rows(rng, n, 1)[0] if rng.random() < 0.6 else EVERY.ravel()
-        span = {"threshold": least, "first": first, "last": n, "stride": stride, "allowed": allowed}
-        return {**some, **span, **shortlist(room), "counts": counts}
+        stride = int(rng.choice([BLOCK, BLOCK, 3 * BLOCK]))
+        span = {"threshold": least, "keep": keep, "first": first, "last": n, "stride": stride, "slot": slot}
+        return {**some, **span, "allowed": allowed, **shortlist(room), "counts": np.asarray([before])}
 
     return make
 

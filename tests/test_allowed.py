@@ -17,6 +17,7 @@ from nestvec import Stage, arrays, nearest, planes, stages, tokens
 from nestvec.bags import BagQueries
 from nestvec.bits import merged
 from nestvec.nearest import AND, XOR, BitPart, BitTask, query_words
+from nestvec.planes import BLOCK
 from nestvec.search import as_results
 from test_maxsim import bags_of
 from test_plans import segments
@@ -65,10 +66,12 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param != "as chosen":
         monkeypatch.setattr(stages, "LISTED", dict.fromkeys(CODES, 65 if request.param == "listed" else 0))
         monkeypatch.setattr(stages, "SAMPLE_FROM", 200)
+        monkeypatch.setattr(stages, "SAMPLE_KEEP", 1 if request.param == "sampled" else 2**62)
+        monkeypatch.setattr(stages, "ROOM", BLOCK)
     return request.param
 
 
-ways = pytest.mark.parametrize("way", ["as chosen", "listed", "sampled"], indirect=True)
+ways = pytest.mark.parametrize("way", ["as chosen", "listed", "sampled", "cut"], indirect=True)
 
 
 def index_of(rng: np.random.Generator, metric: str, kind: str = "normal") -> tuple[nv.NestedIndex, np.ndarray]:
@@ -170,6 +173,7 @@ def test_rows_that_a_sample_misses(monkeypatch: pytest.MonkeyPatch, rng: np.rand
     """Rows allowed in the blocks that a sample looks at, and only there, or everywhere else."""
     monkeypatch.setattr(stages, "SAMPLE_FROM", 64)
     monkeypatch.setattr(stages, "SAMPLE_SHARE", 4)
+    monkeypatch.setattr(stages, "SAMPLE_KEEP", 1)
     x, q = values(rng, "normal", 64 * 60, D), values(rng, "normal", 1, D)
     index = nv.NestedIndex(D, codes=("b1",))
     index.add(x)

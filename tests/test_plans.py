@@ -15,6 +15,7 @@ import nestvec as nv
 import truth
 from inputs import KINDS, METRICS, values
 from nestvec import Stage, stages
+from nestvec.planes import BLOCK
 from nestvec.rotation import BlockRotation
 from test_search import ROW_TYPES, filled
 
@@ -292,22 +293,26 @@ def test_many_dims(d: int, backend: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
-def test_samples_lose_nothing(order: str, monkeypatch: Any, rng: np.random.Generator) -> None:
-    """A threshold from a sample leaves the rows that a scan without one keeps, in calls of any length."""
-    x, q = values(rng, "normal", 100_000, 64), values(rng, "normal", 2, 64)
+def test_lists_lose_nothing(order: str, monkeypatch: Any, rng: np.random.Generator) -> None:
+    """Lists that are cut again and again, and a threshold from a sample, leave the rows that a list of all leaves."""
+    x, q = values(rng, "normal", 40_000, 64), values(rng, "normal", 2, 64)
     index = nv.NestedIndex(64, (16,), codes=COARSE)
     if order != "random":
         x = x[np.argsort(x @ q[0] * (-1 if order == "falling" else 1))] if order != "equal" else x[:1].repeat(len(x), 0)
-    for part in np.split(x, [20_000, 20_100]):
+    for part in np.split(x, [4000, 4100]):
         index.add(part)
-    sample_from, call_bytes = stages.SAMPLE_FROM, stages.CALL_BYTES
+    room, call_bytes = stages.ROOM, stages.CALL_BYTES
     for keep, stage in product((16, 100, 3000), (("b1", 64), ("b1", 16), ("i4", 64), ("i8", 64))):
         plan = [Stage(*stage, keep), RAW]
-        monkeypatch.setattr(stages, "SAMPLE_FROM", 2**62)
+        monkeypatch.setattr(stages, "SAMPLE_KEEP", 2**62)
+        monkeypatch.setattr(stages, "ROOM", len(x))
         wanted = index.search(q, keep, plan=plan, threads=1)
-        monkeypatch.setattr(stages, "SAMPLE_FROM", sample_from)
-        for threads, nbytes in ((1, 2**16), (3, 2**18), (1, call_bytes)):
+        for threads, nbytes, more, sampled in (
+            (1, 2**14, BLOCK, 2**62), (3, 2**16, BLOCK, 1), (1, call_bytes, room, 2**62), (1, 2**16, room, 1),
+        ):  # fmt: skip
             monkeypatch.setattr(stages, "CALL_BYTES", nbytes)
+            monkeypatch.setattr(stages, "ROOM", more)
+            monkeypatch.setattr(stages, "SAMPLE_KEEP", sampled)
             equal(index.search(q, keep, plan=plan, threads=threads), wanted)
 
 
@@ -318,18 +323,22 @@ def test_any_threshold(least: float, monkeypatch: Any, rng: np.random.Generator)
     index, plan = filled(x), [Stage("b1", keep=100), RAW]
     wanted = index.search(x[:4], 10, plan=plan)
     monkeypatch.setattr(stages, "SAMPLE_FROM", 64)
+    monkeypatch.setattr(stages, "SAMPLE_KEEP", 1)
     monkeypatch.setattr(stages.Run, "_sampled", lambda *_: (100.0, least))
     equal(index.search(x[:4], 10, plan=plan), wanted)
 
 
 @pytest.mark.parametrize("sizes", [[30, 30], [30, 30, 140, 5, 45, 50]], ids=str)
-def test_sample_of_small_segments(sizes: list[int], monkeypatch: Any, rng: np.random.Generator) -> None:
-    """Segments too short to take a run of rows from."""
+def test_small_segments(sizes: list[int], monkeypatch: Any, rng: np.random.Generator) -> None:
+    """Segments too short to take a run of rows from, and lists that hold rows of several when they are cut."""
     index, q, plan = nv.NestedIndex(32), values(rng, "normal", 4, 32), [Stage("b1", keep=6), RAW]
     for at, size in enumerate(sizes):
         index.add(values(rng, "normal", size, 32), np.arange(size) + 1000 * at if at % 2 else None)
     wanted = index.search(q, 5, plan=plan)
+    monkeypatch.setattr(stages, "ROOM", BLOCK)
+    equal(index.search(q, 5, plan=plan), wanted)
     monkeypatch.setattr(stages, "SAMPLE_FROM", 1)
+    monkeypatch.setattr(stages, "SAMPLE_KEEP", 1)
     equal(index.search(q, 5, plan=plan), wanted)
 
 

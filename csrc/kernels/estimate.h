@@ -2,6 +2,7 @@
 // A scan is bound by reading the plane, a list by cache misses, which are asked for some rows ahead.
 #pragma once
 #include "dots.h"
+#include "select.h"
 #include "signs.h"
 
 namespace nestvec {
@@ -124,13 +125,19 @@ inline F32N estimate(I32N t, F32N f, F32N g, bool lifted, float a) {
 }
 
 template <class Code>
-int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t first, int64_t last, int64_t stride,
-                   const uint64_t* allowed, const Shortlist& out) {
+float scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int64_t keep, int64_t first, int64_t last,
+                 int64_t stride, int64_t slot, const uint64_t* allowed, const Shortlist& out) {
   Code code(p, q, 0);
   code.prepare(p, q);
   bool lifted = code.factors.lifted;
-  int64_t block = first, count = *out.count;
-  for (; block < last && count <= out.room - kBlock; block += stride) {
+  int64_t count = *out.count;
+  for (int64_t block = first; block < last; block += stride) {
+    if (count > out.room - kBlock) {
+      *out.count = count;
+      float least = keep_best(out, keep);
+      threshold = least > threshold ? least : threshold;
+      count = *out.count;
+    }
     uint64_t rows = allowed_rows(allowed, block, last);
     if (!rows) continue;
     alignas(64) int32_t sums[kBlock];
@@ -147,13 +154,13 @@ int64_t scan_codes(const CodePlane& p, const CodeQuery& q, float threshold, int6
     }
     for (found &= rows; found; found &= found - 1, count++) {
       int64_t i = __builtin_ctzll(found);
-      out.rows[count] = int32_t(block + i);
+      out.rows[count] = int32_t(slot + block + i);
       out.sums[count] = sums[i];
       out.values[count] = values[i];
     }
   }
   *out.count = count;
-  return block < last ? block : last;
+  return threshold;
 }
 
 template <class Code>

@@ -14,6 +14,8 @@ inline uint32_t order_of(float value) {
   return bits >> 31 ? ~bits : bits | 0x80000000;
 }
 
+inline float value_of(uint32_t order) { return float_of(order >> 31 ? order & 0x7FFFFFFF : ~order); }
+
 // The `keep`-th largest of at least `keep` values, by three passes of counting digits.
 inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep) {
   uint32_t prefix = 0;
@@ -32,9 +34,20 @@ inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep)
   return prefix;
 }
 
-// The same by one pass over even bins, which spread what lies close together; digits decide within a bin.
+// The same of a few, which are put in order.
+inline uint32_t kth_largest_few(float* values, int64_t n, int64_t keep) {
+  for (int64_t i = 1; i < n; i++) {
+    float value = values[i];
+    int64_t at = i;
+    for (; at && values[at - 1] < value; at--) values[at] = values[at - 1];
+    values[at] = value;
+  }
+  return order_of(values[keep - 1]);
+}
+
+// The same by one pass over even bins, which spread what lies close together; then within a bin.
 inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
-  constexpr int kBins = 2048, kMost = 1024;
+  constexpr int kBins = 2048, kMost = 1024, kFew = 48;
   F32N lows = splat(values[0]), highs = lows;
   int64_t whole = n / kF32 * kF32;
   for (int64_t i = 0; i < whole; i += kF32) {
@@ -60,23 +73,34 @@ inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; i++)
     if (int32_t((values[i] - low) * scale) == bin) some[count++] = values[i];
-  return kth_largest_digits(some, count, left);
+  return count <= kFew ? kth_largest_few(some, count, left) : kth_largest_digits(some, count, left);
 }
 
-float keep_best(const Shortlist& list, int64_t keep) {
+// Leaves what is larger than the `keep`-th largest value, and the first that equal it; returns how many.
+inline int64_t cut(const Shortlist& list, int64_t keep) {
   int64_t count = *list.count, kept = 0, ties = keep;
-  uint32_t least = count > keep ? kth_largest(list.values, count, keep) : 0;
+  uint32_t least = kth_largest(list.values, count, keep);
   for (int64_t c = 0; c < count; c++) ties -= order_of(list.values[c]) > least;
-  float smallest = __builtin_inff();
-  for (int64_t c = 0; c < count; c++) {
-    uint32_t order = order_of(list.values[c]);
-    if (order < least || (order == least && ties-- <= 0)) continue;
-    smallest = list.values[c] < smallest ? list.values[c] : smallest;
+  auto leave = [&](int64_t c) {
+    if (order_of(list.values[c]) == least && ties-- <= 0) return;
     list.rows[kept] = list.rows[c];
     list.sums[kept] = list.sums[c];
     list.values[kept++] = list.values[c];
-  }
-  *list.count = kept;
+  };
+  F32N edge = splat(value_of(least));
+  int64_t c = 0;  // which ones are left cannot be foreseen, so branches are taken for those alone
+  for (; c + kF32 <= count; c += kF32)
+    for (uint64_t some = at_least(load<F32N>(list.values + c), edge); some; some &= some - 1)
+      leave(c + __builtin_ctzll(some));
+  for (; c < count; c++)
+    if (order_of(list.values[c]) >= least) leave(c);
+  return kept;
+}
+
+float keep_best(const Shortlist& list, int64_t keep) {
+  if (*list.count > keep) *list.count = cut(list, keep);
+  float smallest = __builtin_inff();
+  for (int64_t c = 0; c < *list.count; c++) smallest = list.values[c] < smallest ? list.values[c] : smallest;
   return smallest;
 }
 

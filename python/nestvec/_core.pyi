@@ -159,15 +159,17 @@ class Kernels(Protocol):
         shift: int,
         a: float,
         threshold: float,
+        keep: int,
         first: int,
         last: int,
         stride: int,
+        slot: int,
         allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
         counts: _I64,
-    ) -> int: ...
+    ) -> float: ...
     def scan_i4(
         self,
         nibbles: _U8,
@@ -180,15 +182,17 @@ class Kernels(Protocol):
         shift: int,
         a: float,
         threshold: float,
+        keep: int,
         first: int,
         last: int,
         stride: int,
+        slot: int,
         allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
         counts: _I64,
-    ) -> int: ...
+    ) -> float: ...
     def scan_i8(
         self,
         codes: _U8,
@@ -201,15 +205,17 @@ class Kernels(Protocol):
         shift: int,
         a: float,
         threshold: float,
+        keep: int,
         first: int,
         last: int,
         stride: int,
+        slot: int,
         allowed: _U64,
         rows: _I32,
         sums: _I32,
         values: _F32,
         counts: _I64,
-    ) -> int: ...
+    ) -> float: ...
     def list_b1(
         self,
         words: _U64,

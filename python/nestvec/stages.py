@@ -16,7 +16,7 @@ from . import backends, parallel, slices
 from .arrays import METRICS
 from .coding import Frame, encode
 from .plan import Explanation, StageReport, Step
-from .planes import BLOCK, Segment, allowed_rows, padded, spread
+from .planes import BLOCK, Segment, allowed_rows, spread
 from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Part, Task, emptied, no_results, split_rows, top_k
 
 Array = npt.NDArray[Any]
@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 SAMPLE_RANK = 48  # rows of a sample that are to be as good as those kept
 SAMPLE_SHARE = 256  # of the rows, at most one in so many
 SAMPLE_FROM = 32_768  # rows below which a scan is so short that none is taken
+SAMPLE_KEEP = 1000  # rows kept below which lists that are too long are soon cut
+ROOM = 16 * BLOCK  # in a list of a scan, besides twice the rows that are kept
 LISTED = {"b1": 1.2, "i4": 3.0, "i8": 3.0}  # rows allowed a block that has any: where fewer, they are listed
 CALL_BYTES = 2**26  # read by one call of a kernel: Ctrl-C is answered between calls
 LIST_BYTES, LIST_COST = 2**23, 256  # read by one call for listed rows; what a row costs besides its bytes
@@ -156,9 +158,9 @@ class Run:
         keep = self.steps[0].keep
         total = sum(spread(part.allowed, part.first, part.last)[0] for part in parts)
         expected, least = float(keep), -np.inf
-        if total >= max(SAMPLE_FROM, 8 * keep):
+        if keep >= SAMPLE_KEEP and total >= max(SAMPLE_FROM, 8 * keep):
             expected, least = self._sampled(query, parts, total)
-        found = Shortlist(min(int(1.5 * expected) + 16 * BLOCK, padded(total, BLOCK) + BLOCK))
+        found = Shortlist(min(max(int(1.5 * expected), 2 * keep) + ROOM, max(total, keep) + BLOCK))
         self._scan_parts(query, parts, least, found)
         if len(found) < min(keep, total):  # the sample promised too much
             found.counts[0] = 0
@@ -183,23 +185,16 @@ class Run:
     def _scan_parts(
         self, query: int, parts: Sequence[Part], least: float, found: Shortlist, stride: int = BLOCK
     ) -> None:
-        step = self.steps[0]
-        scan = getattr(self.kernels, f"scan_{step.code}")
+        step, scan = self.steps[0], getattr(self.kernels, f"scan_{self.steps[0].code}")
         rows_per_call = max(CALL_BYTES // max(self.row_bytes[0], 1) // stride, 1) * stride
         for part in parts:
             fixed, coded = self._arguments(query, 0, part)
-            at = part.first
-            while at < part.last:
+            for at in range(part.first, part.last, rows_per_call):
                 parallel.check()
-                before, end = len(found), min(part.last, at + rows_per_call)
-                at = scan(
-                    *fixed, *coded, least, at, end, stride, part.allowed.reshape(-1), found.rows, found.sums,
-                    found.values, found.counts,
+                least = scan(
+                    *fixed, *coded, least, step.keep, at, min(part.last, at + rows_per_call), stride, part.slot,
+                    part.allowed.reshape(-1), found.rows, found.sums, found.values, found.counts,
                 )  # fmt: skip
-                if part.slot:
-                    found.rows[before : len(found)] += part.slot
-                if at < end:
-                    least = max(least, found.keep(step.keep))
 
     def _list(self, query: int, number: int, found: Shortlist) -> Shortlist:
         step, listing = self.steps[number], getattr(self.kernels, f"list_{self.steps[number].code}")

@@ -283,7 +283,8 @@ Listed estimates(const std::vector<Part>& parts, const Packed& packed, Code code
   Listed all(kCapacity + kBlock);
   for (const Part& part : parts) {
     int64_t begin = all.count;
-    scans[code](plane_of(*part.planes, code, 1), query, kLowest, 0, part.last, kBlock, nullptr, all.out());
+    scans[code](plane_of(*part.planes, code, 1), query, kLowest, kCapacity, 0, part.last, kBlock, 0, nullptr,
+                all.out());
     Shortlist list = all.out();
     list.rows += begin;
     list.sums += begin;

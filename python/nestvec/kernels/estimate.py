@@ -21,6 +21,7 @@ from .bits import popcount, word_width
 from .codes import nibble_width
 from .lanes import BLOCK, L2, LINE, TILE, allows, allows_none, level_width, njit, query_width
 from .scan import HALF, UNIT, _load_terms, _spread
+from .select import keep_best
 
 HUGE = np.float32(3e38)
 
@@ -37,16 +38,21 @@ def scan_b1(
     shift: int,
     a: float,
     threshold: float,
+    keep: int,
     first: int,
     last: int,
     stride: int,
+    slot: int,
     allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
     counts: Any,
-) -> int:
-    """Append the rows of [`first`, `last`) whose estimate over the first `levels` levels is at least `threshold`.
+) -> float:
+    """List the rows of [`first`, `last`) whose estimates over the first `levels` levels may be among the `keep` best.
+
+    Those are the rows that reach the threshold: whenever there is no room for 64 more, the list is cut to its `keep`
+    best, whose least value becomes the threshold if it is larger.
 
     Parameters
     ----------
@@ -59,22 +65,27 @@ def scan_b1(
     shift : int
         ``t = 2 sum - shift``: the sum of the query's codes.
     a, threshold : float32
+    keep : int
+        At least 1; there is room for 64 rows more, or for all that may come and 64.
     first, last, stride : int
         Multiples of 64 but for `last`: blocks of 64 rows at `first`, `first` + `stride`, ...: all of them, or a sample.
+    slot : int
+        Added to the numbers of rows.
     allowed : (words,) uint64
         Rows that may be appended, row r by bit ``r % 64`` of word ``r // 64``; without a word all may.
     rows : (room,) int32;  sums : (room,) int32;  values : (room,) float32;  counts : (1,) int64
-        Where they go, in row order.
+        Where they go, in row order, after those that are there.
 
     Returns
     -------
-    int
-        `last`, or the block for which there was no room.
+    float
+        The threshold at the end.
     """
     some = np.empty(BLOCK, np.int32)
+    threshold = np.float32(threshold)  # type: ignore[assignment]
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
-            return block
+            threshold = max(threshold, keep_best(rows, sums, values, counts, keep))
         if allows_none(allowed, block):
             continue
         some[:] = 0
@@ -91,8 +102,8 @@ def scan_b1(
         f, g = factors[0, levels - 1, block : block + size], factors[1, levels - 1, block : block + size]
         for i in range(size):
             value = _estimate(2 * some[i] - shift, _widen(f[i]), _widen(g[i]), lifted, a)
-            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
-    return last
+            _append(block + i, slot, some[i], value, threshold, allowed, rows, sums, values, counts)
+    return threshold
 
 
 @njit
@@ -144,23 +155,26 @@ def scan_i4(
     shift: int,
     a: float,
     threshold: float,
+    keep: int,
     first: int,
     last: int,
     stride: int,
+    slot: int,
     allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
     counts: Any,
-) -> int:
+) -> float:
     """As `scan_b1`, for a plane of `pack_nibbles`; query (W,) int8, 64 dims a step; shift: 15.0625 times their sum."""
     lines = nibbles[: nibbles.shape[0] // LINE * LINE].reshape(-1, LINE)
     spread = _spread(query)
     lanes = np.empty(LINE, np.int32)
     some = np.empty(BLOCK, np.int32)
+    threshold = np.float32(threshold)  # type: ignore[assignment]
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
-            return block
+            threshold = max(threshold, keep_best(rows, sums, values, counts, keep))
         if allows_none(allowed, block):
             continue
         some[:] = 0
@@ -170,8 +184,8 @@ def scan_i4(
         f, g = factors[0, levels - 1, block : block + size], factors[1, levels - 1, block : block + size]
         for i in range(size):
             value = _estimate(2 * some[i] - shift, _widen(f[i]), _widen(g[i]), lifted, a)
-            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
-    return last
+            _append(block + i, slot, some[i], value, threshold, allowed, rows, sums, values, counts)
+    return threshold
 
 
 @njit
@@ -215,24 +229,27 @@ def scan_i8(
     shift: int,
     a: float,
     threshold: float,
+    keep: int,
     first: int,
     last: int,
     stride: int,
+    slot: int,
     allowed: Any,
     rows: Any,
     sums: Any,
     values: Any,
     counts: Any,
-) -> int:
+) -> float:
     """As `scan_i4`, for a plane of `pack_rows`: ``t = sum - shift``, 128 times the sum of the query's codes."""
     lines = codes[: codes.shape[0] // LINE * LINE].reshape(-1, LINE)
     spread = _spread(query)
     lanes = np.empty(LINE, np.int32)
     some = np.empty(BLOCK, np.int32)
     terms = np.empty((4, BLOCK), np.float32)
+    threshold = np.float32(threshold)  # type: ignore[assignment]
     for block in range(first, last, stride):
         if counts[0] > rows.shape[0] - BLOCK:
-            return block
+            threshold = max(threshold, keep_best(rows, sums, values, counts, keep))
         if allows_none(allowed, block):
             continue
         some[:] = 0
@@ -242,8 +259,8 @@ def scan_i8(
         _load_terms(stats, starts.shape[0], levels, metric, block, size, terms)
         for i in range(size):
             value = _estimate(some[i] - shift, terms[UNIT, i], terms[HALF, i], metric == L2, a)
-            _append(block + i, some[i], value, threshold, allowed, rows, sums, values, counts)
-    return last
+            _append(block + i, slot, some[i], value, threshold, allowed, rows, sums, values, counts)
+    return threshold
 
 
 @njit
@@ -308,10 +325,19 @@ def _estimate(t: Any, f: Any, g: Any, lifted: bool, a: Any) -> Any:
 
 @njit
 def _append(
-    row: int, total: Any, value: Any, threshold: float, allowed: Any, rows: Any, sums: Any, values: Any, counts: Any
+    row: int,
+    slot: int,
+    total: Any,
+    value: Any,
+    threshold: float,
+    allowed: Any,
+    rows: Any,
+    sums: Any,
+    values: Any,
+    counts: Any,
 ) -> None:
-    if value >= np.float32(threshold) and allows(allowed, row):
-        rows[counts[0]] = row
+    if value >= threshold and allows(allowed, row):
+        rows[counts[0]] = slot + row
         sums[counts[0]] = total
         values[counts[0]] = value
         counts[0] += 1
