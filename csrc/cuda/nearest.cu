@@ -31,31 +31,14 @@ struct Bits {
   }
 };
 
-// Leaves the entries that are wanted, in their order; how many they are. By a block of SELECTORS threads.
-template <class Wanted>
-__device__ int leave(int32_t* rows, float* values, int count, Wanted wanted) {
-  int kept = 0;  // an entry never moves up: each round writes only where earlier ones or itself have read
-  for (int first = 0; first < count; first += SELECTORS) {
-    int i = first + threadIdx.x;
-    int32_t row = i < count ? rows[i] : 0;
-    float value = i < count ? values[i] : 0;
-    bool mine = i < count && wanted(row, value);
-    int total, place = place_among(mine, total);
-    if (mine) {
-      rows[kept + place] = row;
-      values[kept + place] = value;
-    }
-    kept += total;
-  }
-  __syncthreads();
-  return kept;
-}
-
 // The k best of more entries than that, by value and then `rank(row)`; the rank that they do not exceed.
 template <class Rank>
-__device__ int32_t leave_best(int32_t* rows, float* values, int count, int k, Rank rank) {
-  uint64_t last = select_key(count, k, [=](int i) { return key_of(values[i], rank(rows[i])); });
-  leave(rows, values, count, [=](int32_t row, float value) { return key_of(value, rank(row)) >= last; });
+__device__ int32_t leave_best(const Lists& lists, int64_t query, int count, int k, Rank rank) {
+  const int32_t* rows = lists.rows + query * lists.room;
+  const float* values = lists.values + query * lists.room;
+  auto key = [=](int i) { return key_of(values[i], rank(rows[i])); };
+  uint64_t last = select_key(count, k, key);
+  compact(lists, query, count, [=](int i) { return key(i) >= last; });
   return int32_t(min(0xffffffffu - uint32_t(last), uint32_t(INT32_MAX)));
 }
 
@@ -89,12 +72,12 @@ __global__ void narrow_kernel(Near near, int k, bool all) {
   float least = float(-limit);
   int32_t end = least > lists.thresholds[query] ? INT32_MAX : near.ends[query];
   if (all || within > 2 * k || count > lists.room / 2) {
-    int32_t* rows = lists.rows + query * lists.room;
-    float* values = lists.values + query * lists.room;
+    const int32_t* rows = lists.rows + query * lists.room;
+    const float* values = lists.values + query * lists.room;
     Rank rank = {near.ranks};
-    count = leave(rows, values, count,
-                  [=](int32_t row, float value) { return value > least || (value == least && rank(row) <= end); });
-    if (count > k) end = leave_best(rows, values, count, k, rank);
+    count = compact(lists, query, count,
+                    [=](int i) { return values[i] > least || (values[i] == least && rank(rows[i]) <= end); });
+    if (count > k) end = leave_best(lists, query, count, k, rank);
     if (threadIdx.x == 0) lists.counts[query] = min(count, k);
   }
   if (threadIdx.x == 0) {
@@ -106,7 +89,7 @@ __global__ void narrow_kernel(Near near, int k, bool all) {
 __global__ void keep_kernel(Lists lists, Rank rank, int k) {
   int64_t query = blockIdx.x;
   if (lists.counts[query] <= k) return;
-  leave_best(lists.rows + query * lists.room, lists.values + query * lists.room, lists.counts[query], k, rank);
+  leave_best(lists, query, lists.counts[query], k, rank);
   if (threadIdx.x == 0) lists.counts[query] = k;
 }
 

@@ -84,7 +84,7 @@ def encode_bags(
         A block without tokens gets the token whose sign bits differ least from those of its partition, the first one
         if there are several. The bag must not be empty.
     scratch : (words,) float32
-        Compiled kernels allocate nothing: see `muvera.scratch_size`.
+        Compiled kernels allocate nothing: see `FixedDimensionalEncoder._scratch_size`.
     out : (n, R B width) or (n, final) float32
         Written wholly.
     """
