@@ -12,7 +12,8 @@ import pytest
 
 import nestvec as nv
 from nestvec import backends
-from nestvec.search import ROW_SUFFIX, Part, Scan, Task
+from nestvec.parts import Part, Task
+from nestvec.search import ROW_SUFFIX, Scan
 
 Array = np.ndarray[Any, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nestvec as nv
-from nestvec import arrays, coding, search
+from nestvec import arrays, coding, parts, search
 from nestvec.cuda import queries as there
 from nestvec.rotation import BlockRotation
 
@@ -48,7 +48,7 @@ def test_packed_queries(device: Any, rng: np.random.Generator, metric: str, boun
     """Every array that certified scans read, over all levels and fewer."""
     q, ends = vectors(rng, 9, bounds[-1]), np.asarray(bounds, np.int64)
     for some in {1, len(bounds)}:
-        task = search.Task(q, 1, bounds[some - 1], metric, "float32")
+        task = parts.Task(q, 1, bounds[some - 1], metric, "float32")
         right = search.Packed(task, ends[:some], 0)
         found = there.Packed.of(device.put(q), ends[:some], device.put(ends), metric, 0)
         for name in ("codes", "sums", "stats", "multiply", "offset"):
@@ -59,7 +59,7 @@ def test_packed_queries(device: Any, rng: np.random.Generator, metric: str, boun
 @pytest.mark.parametrize("metric", METRICS)
 def test_packed_queries_of_any_size(device: Any, rng: np.random.Generator, metric: str, scale: float) -> None:
     q, ends = vectors(rng, 40, 33, scale), np.asarray([20, 33])
-    right = search.Packed(search.Task(q, 1, 33, metric, "float32"), ends, 0)
+    right = search.Packed(parts.Task(q, 1, 33, metric, "float32"), ends, 0)
     found = there.Packed.of(device.put(q), ends, device.put(ends), metric, 0)
     for name in ("codes", "sums", "stats", "multiply", "offset"):
         same(getattr(found, name), getattr(right, name))

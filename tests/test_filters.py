@@ -13,8 +13,9 @@ import nestvec as nv
 import truth
 from inputs import METRICS, values
 from nestvec import gather, search
+from nestvec.parts import Part, Task, split_rows
 from nestvec.planes import BLOCK, EVERY, Segment, allowed_rows, count_ones, padded
-from nestvec.search import Part, Task, explain_exact, split_rows, top_k
+from nestvec.search import explain_exact, top_k
 from nestvec.slices import best
 
 D, LEVELS = 40, (16, 32)

@@ -25,8 +25,8 @@ import truth
 from inputs import METRICS
 from nestvec import backends, parallel
 from nestvec.kernels import TABLE
+from nestvec.parts import Part, split_rows
 from nestvec.planes import BLOCK, Segment
-from nestvec.search import Part, split_rows
 
 LONG = 60  # seconds after which something waited for will not come any more
 D, LEVELS = 40, (16,)

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from . import backends, gather, parallel, slices
 from .arrays import METRICS
+from .parts import Part, Task
 from .plan import Certificate, Explanation
 from .planes import BLOCK, TILE, Segment, level_widths, padded
-from .search import Packed, Part, Task, packed_part
+from .search import Packed, packed_part
 from .tombstones import to_bools
 
 Array = npt.NDArray[Any]

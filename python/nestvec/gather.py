@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .parts import Part, Task
 from .planes import BLOCK, EVERY, Segment, allowed_rows, count_ones
-
-if TYPE_CHECKING:
-    from .search import Part, Task
 
 Array = npt.NDArray[Any]
 

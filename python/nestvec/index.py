@@ -18,11 +18,12 @@ from .collection import changing, reading
 from .container import Container, Contents
 from .filters import allowed_words, words_of
 from .parallel import limited, threads_for
+from .parts import Part, Task
 from .plan import CODES, Explanation, Stage, Step, refuse_rowless, refuse_unkept, resolve, staged
 from .planes import BLOCK, NibblePlane, Segment, SignPlane, aligned, level_widths, padded
 from .ranges import within
 from .rotation import BlockRotation
-from .search import Part, Task, as_ranges, as_results, explain_exact, kept, top_k, widened
+from .search import as_ranges, as_results, explain_exact, kept, top_k, widened
 from .stages import estimate, run_plan
 from .transform import Transform, Untransformed, transform_of
 

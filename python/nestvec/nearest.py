@@ -28,7 +28,7 @@ CALL_WORDS = 2**25  # of rows, times queries, counted by one call before its spe
 class BitPart(NamedTuple):
     """Rows [`first`, `last`) of a plane; row r has id ``ids[r]``, or ``base + r`` where `ids` is empty.
 
-    `allowed` (m, words) uint64 is as for `nestvec.search.Part`.
+    `allowed` (m, words) uint64 is as for `nestvec.parts.Part`.
     """
 
     words: Words

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from . import arrays, backends, fitting, parallel, slices
 from .index import NestedIndex
 from .parallel import threads_for
+from .parts import Part, Task
 from .plan import CODES, Stage
 from .planes import Segment
 from .profiles import Code, Contrast, Lengths, Prefix, Profile
-from .search import Part, Task, top_k
+from .search import top_k
 from .stateless import prefix_scores
 from .transform import fit_rotation
 

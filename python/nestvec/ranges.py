@@ -14,20 +14,9 @@ import numpy as np
 from . import backends, parallel, slices
 from .arrays import METRICS
 from .gather import pieces
+from .parts import Part, Task, split_queries, split_rows
 from .planes import BLOCK, Array, Segment
-from .search import (
-    PACK_ROWS,
-    PACK_VALUES,
-    RESCORE_COST,
-    RESCORE_VALUES,
-    ROW_SUFFIX,
-    Part,
-    Scan,
-    Task,
-    packed_part,
-    split_queries,
-    split_rows,
-)
+from .search import PACK_ROWS, PACK_VALUES, RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Scan, packed_part
 
 ROOM = 4096  # places for candidates of a query
 GROUP = 64  # queries that share a scan

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from . import backends, parallel, slices
 from .arrays import METRICS
 from .coding import Frame, encode
+from .parts import Part, Task, split_rows
 from .plan import Explanation, StageReport, Step
 from .planes import BLOCK, Segment, allowed_rows, spread
-from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, Part, Task, emptied, no_results, split_rows, top_k
+from .search import RESCORE_COST, RESCORE_VALUES, ROW_SUFFIX, emptied, no_results, top_k
 
 Array = npt.NDArray[Any]
 

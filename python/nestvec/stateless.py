@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from . import arrays, backends, parallel, slices
 from .parallel import limited, threads_for
+from .parts import Part, Task
 from .planes import Segment
-from .search import ROW_SUFFIX, SLICE, SLOW, Part, Task, as_results, top_k
+from .search import ROW_SUFFIX, SLICE, SLOW, as_results, top_k
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from .. import arrays
 from ..ids import Run
+from ..parts import Part
 from ..plan import Step, staged
 from ..planes import BLOCK, padded
-from ..search import Part
 from . import halves
 from .copied import Copied
 from .device import Device, DeviceArray, stream_handle
@@ -204,7 +204,7 @@ class CudaNestedIndex(Copied["NestedIndex"]):
 
 @dataclass(frozen=True)
 class DeviceTask:
-    """What is asked: `nestvec.search.Task` with queries on the device."""
+    """What is asked: `nestvec.parts.Task` with queries on the device."""
 
     queries: DeviceArray
     k: int
