@@ -295,11 +295,11 @@ def test_many_dims(d: int, backend: Any, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
 def test_lists_lose_nothing(order: str, monkeypatch: Any, rng: np.random.Generator) -> None:
     """Lists that are cut again and again, and a threshold from a sample, leave the rows that a list of all leaves."""
-    x, q = values(rng, "normal", 40_000, 64), values(rng, "normal", 2, 64)
+    x, q = values(rng, "normal", 100_000, 64), values(rng, "normal", 2, 64)
     index = nv.NestedIndex(64, (16,), codes=COARSE)
     if order != "random":
         x = x[np.argsort(x @ q[0] * (-1 if order == "falling" else 1))] if order != "equal" else x[:1].repeat(len(x), 0)
-    for part in np.split(x, [4000, 4100]):
+    for part in np.split(x, [20_000, 20_100]):
         index.add(part)
     room, call_bytes = stages.ROOM, stages.CALL_BYTES
     for keep, stage in product((16, 100, 3000), (("b1", 64), ("b1", 16), ("i4", 64), ("i8", 64))):

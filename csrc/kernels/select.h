@@ -34,20 +34,9 @@ inline uint32_t kth_largest_digits(const float* values, int64_t n, int64_t keep)
   return prefix;
 }
 
-// The same of a few, which are put in order.
-inline uint32_t kth_largest_few(float* values, int64_t n, int64_t keep) {
-  for (int64_t i = 1; i < n; i++) {
-    float value = values[i];
-    int64_t at = i;
-    for (; at && values[at - 1] < value; at--) values[at] = values[at - 1];
-    values[at] = value;
-  }
-  return order_of(values[keep - 1]);
-}
-
-// The same by one pass over even bins, which spread what lies close together; then within a bin.
+// The same by one pass over even bins, which spread what lies close together; digits decide within a bin.
 inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
-  constexpr int kBins = 2048, kMost = 1024, kFew = 48;
+  constexpr int kBins = 2048, kMost = 1024;
   F32N lows = splat(values[0]), highs = lows;
   int64_t whole = n / kF32 * kF32;
   for (int64_t i = 0; i < whole; i += kF32) {
@@ -73,7 +62,7 @@ inline uint32_t kth_largest(const float* values, int64_t n, int64_t keep) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; i++)
     if (int32_t((values[i] - low) * scale) == bin) some[count++] = values[i];
-  return count <= kFew ? kth_largest_few(some, count, left) : kth_largest_digits(some, count, left);
+  return kth_largest_digits(some, count, left);
 }
 
 // Leaves what is larger than the `keep`-th largest value, and the first that equal it; returns how many.

@@ -118,7 +118,7 @@ struct SignTables {
   // The sums of four bytes a row, by tables for their low and their high halves.
   static __m512i add(__m512i total, __m512i bytes, const __m512i* entries) {
     typedef uint16_t U16 __attribute__((vector_size(64)));
-    constexpr __mmask64 kAll = ~__mmask64(0);
+    constexpr __mmask64 kAll = ~__mmask64(0);  // of what has no mask, GCC warns that it reads what is not set
     const __m512i low = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000);
     __m512i high = (__m512i)((U16)bytes >> 4);
     bytes = _mm512_ternarylogic_epi64(bytes, low, place, 0xEA);  // bytes & low | place
